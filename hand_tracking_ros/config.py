@@ -1,0 +1,188 @@
+"""Configuration: frozen dataclasses that hold the only defaults. ROS parameters and YAML are derived from them.
+
+Every field carries its description and its range or choices, so one definition serves validation, ROS parameter
+descriptors and the documentation. Times are in seconds; shares and scores are 0..1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hand_tracking_ros.errors import ConfigError
+
+
+def param(default, doc: str, *, low=None, high=None, choices=None, read_only: bool = False):
+    """A dataclass field with the facts a ROS parameter descriptor needs."""
+    return field(
+        default=default,
+        metadata={"doc": doc, "low": low, "high": high, "choices": choices, "read_only": read_only},
+    )
+
+
+class Config:
+    """Base of the config dataclasses: checks every value against its field when made."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if "doc" in f.metadata:
+                object.__setattr__(self, f.name, check_value(f.name, getattr(self, f.name), f))
+
+
+def check_value(name: str, value: Any, f: dataclasses.Field) -> Any:
+    """Return ``value`` as the type of field ``f``; raise ConfigError when type, range or choice is wrong."""
+    kind = type(f.default)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"parameter '{name}' must be {kind.__name__}, got {value!r} ({type(value).__name__})")
+    low, high, choices = f.metadata["low"], f.metadata["high"], f.metadata["choices"]
+    if kind is float and value != value:
+        raise ConfigError(f"parameter '{name}' is NaN; give a number between {low} and {high}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ConfigError(f"parameter '{name}' must be between {low} and {high}, got {value}")
+    if choices is not None and value not in choices:
+        raise ConfigError(f"parameter '{name}' must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return value
+
+
+BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
+
+
+@dataclass(frozen=True)
+class InferenceConfig(Config):
+    """Where and how the networks run."""
+
+    backend: str = param("auto", "Inference backend; auto takes the best one installed", choices=BACKENDS, read_only=True)
+    precision: str = param("fp32", "Numeric precision (fp16: TensorRT only)", choices=("fp32", "fp16"), read_only=True)
+    threads: int = param(1, "CPU threads per network", low=1, high=64, read_only=True)
+
+
+@dataclass(frozen=True)
+class DetectorConfig(Config):
+    """DetNet: finding hands in a whole image."""
+
+    model: str = param("detnet", "Model name in models/, or a path to a manifest .yaml", read_only=True)
+    score_threshold: float = param(0.4, "Least score of a detection", low=0.01, high=1.0)
+    nms_iou: float = param(0.4, "Detections that overlap a better one by more than this are dropped", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class KeypointConfig(Config):
+    """KeyNet: 21 keypoints of the hand in a box."""
+
+    model: str = param("keynet", "Model name in models/, or a path to a manifest .yaml", read_only=True)
+    crop_scale: float = param(1.5, "Side of the crop over the side of the hand's tight box", low=1.0, high=3.0)
+    refine_new: bool = param(True, "Run KeyNet twice on a new detection: the second crop follows the first result")
+
+
+@dataclass(frozen=True)
+class FlowConfig(Config):
+    """Box propagation by pyramidal Lucas-Kanade optical flow."""
+
+    window_px: int = param(21, "Side of the flow window", low=5, high=61)
+    levels: int = param(4, "Pyramid levels above full resolution", low=0, high=6)
+    max_width_px: int = param(640, "Wider images are halved until they fit before flow", low=160, high=4096)
+    max_backward_error_px: float = param(2.0, "A point that flows back further than this from its start is dropped", low=0.1, high=20.0)
+    min_points: int = param(8, "With fewer surviving points the box moves by its last velocity", low=2, high=41)
+
+
+@dataclass(frozen=True)
+class TrackConfig(Config):
+    """Life of a track, and the budget of the detector."""
+
+    max_hands: int = param(2, "Hands tracked at once", low=1, high=16)
+    search_interval_s: float = param(0.0, "Least time between detections while no hand is tracked", low=0.0, high=10.0)
+    missing_interval_s: float = param(0.3, "Least time between detections while some wanted hand is missing", low=0.0, high=10.0)
+    start_presence: float = param(0.6, "Least presence that starts a track", low=0.0, high=1.0)
+    keep_presence: float = param(0.4, "Least presence that counts as seen; below it a track coasts", low=0.0, high=1.0)
+    coast_s: float = param(0.15, "A track not seen for this long ends", low=0.0, high=5.0)
+    duplicate_share: float = param(0.35, "Hands whose keypoints are closer than this share of a palm are one hand", low=0.0, high=1.0)
+    max_gap_s: float = param(0.5, "A longer gap between frames, or a backward one, resets all tracks", low=0.01, high=60.0)
+
+
+@dataclass(frozen=True)
+class FilterConfig(Config):
+    """Temporal filter of the keypoints, and of the handedness."""
+
+    kind: str = param("one_euro", "Temporal filter", choices=("none", "one_euro", "kalman"))
+    min_cutoff_hz: float = param(2.0, "one_euro: cut-off at rest; lower is steadier", low=0.01, high=100.0)
+    beta: float = param(6.0, "one_euro: Hz of cut-off per palm length/s of speed; higher lags less", low=0.0, high=1000.0)
+    derivative_cutoff_hz: float = param(4.0, "one_euro: cut-off of the speed estimate", low=0.01, high=100.0)
+    acceleration: float = param(40.0, "kalman: acceleration noise, palm lengths/s^2 (standard deviation)", low=0.01, high=10000.0)
+    measurement: float = param(0.03, "kalman: measurement noise, palm lengths (standard deviation)", low=0.0001, high=1.0)
+    side_memory_s: float = param(2.0, "Handedness is averaged over about this long", low=0.0, high=60.0)
+    palm_m: float = param(0.092, "Assumed length wrist to middle finger base, used when the camera is calibrated", low=0.03, high=0.2)
+
+
+@dataclass(frozen=True)
+class TrackerConfig(Config):
+    """Everything the tracker needs; ``TrackerConfig()`` is the default."""
+
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    keypoints: KeypointConfig = field(default_factory=KeypointConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+
+
+def flat_fields(config: type[Config] | Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
+    """('track.max_hands', field) for every parameter of a config class, nested ones included."""
+    hints = typing.get_type_hints(config if isinstance(config, type) else type(config))
+    for f in dataclasses.fields(config):
+        if "doc" in f.metadata:
+            yield prefix + f.name, f
+        else:
+            yield from flat_fields(hints[f.name], f"{prefix}{f.name}.")
+
+
+def to_flat(config: Config) -> dict[str, Any]:
+    """{'track.max_hands': 2, ...}."""
+    flat = {}
+    for name, _ in flat_fields(config):
+        value: Any = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        flat[name] = value
+    return flat
+
+
+def from_flat(config_type: type[Config], values: Mapping[str, Any]) -> Any:
+    """A config from dotted names; what is not named keeps its default. Unknown names raise ConfigError."""
+    known = dict(flat_fields(config_type))
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"unknown parameter '{name}'; known: {', '.join(sorted(known))}")
+        check_value(name, value, known[name])
+        *parents, leaf = name.split(".")
+        target = nested
+        for part in parents:
+            target = target.setdefault(part, {})
+        target[leaf] = value
+    return _build(config_type, nested)
+
+
+def from_nested(config_type: type[Config], values: Mapping[str, Any]) -> Any:
+    """A config from nested mappings, as YAML gives them."""
+    return from_flat(config_type, dict(_flatten(values)))
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _build(config_type: type[Config], nested: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(config_type)
+    arguments = {}
+    for name, value in nested.items():
+        arguments[name] = _build(hints[name], value) if isinstance(value, Mapping) else value
+    return config_type(**arguments)

@@ -1,0 +1,185 @@
+"""Label images with MediaPipe Hands, the teacher, and keep only labels that it repeats under augmentation.
+
+Stands alone on purpose: MediaPipe needs numpy < 2 and so its own virtual environment
+(``pip install mediapipe==0.10.21 tqdm``); run it there as ``python teacher.py FOLDER --output labels.jsonl``.
+
+Conventions: pixels with (0, 0) at the top-left corner of the image, x right, y down, of the stored image; 21 keypoints
+in MediaPipe order; ``side`` is the person's own hand in an image that is not mirrored (MediaPipe names hands as in a
+mirrored selfie, so its names are swapped here). ``relative_depth`` is the distance along the viewing axis relative to
+joint 9, in units of the 3D length 0-9. Format: one JSON object per image, see docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import multiprocessing
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+PALM_PAIRS = np.array([(0, 5), (0, 9), (0, 13), (0, 17), (5, 17)])
+
+
+@dataclass(frozen=True)
+class View:
+    """One augmented look at an image: padding as a share of the long side, rotation in degrees, mirrored or not."""
+
+    padding: float
+    flip: bool
+    rotation_deg: float = 0.0
+
+
+# Tight crops need a margin before MediaPipe's palm detector finds them; frames are already wide.
+VIEWS = {
+    "crops": (View(0.25, False), View(0.45, True, 8.0)),
+    "frames": (View(0.0, False), View(0.1, True, 8.0)),
+}
+
+
+def render_view(image: np.ndarray, view: View, min_long_side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Warp ``image`` as ``view`` says; return it and the 2x3 matrix from image pixels to view pixels (corner origin)."""
+    height, width = image.shape[:2]
+    side = max(height, width) * (1 + 2 * view.padding)
+    scale = max(1.0, min_long_side_px / side)
+    angle = np.radians(view.rotation_deg)
+    matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if view.flip:
+        matrix = np.diag([-1.0, 1.0]) @ matrix
+    out_wh = np.round(scale * (np.array([width, height]) + 2 * view.padding * max(height, width))).astype(int)
+    view_from_image = np.column_stack([matrix, out_wh / 2 - matrix @ [width / 2, height / 2]])
+    centre_to_centre = view_from_image.copy()  # OpenCV counts pixel centres, we count corners
+    centre_to_centre[:, 2] += view_from_image[:, :2] @ [0.5, 0.5] - 0.5
+    warped = cv2.warpAffine(
+        image, centre_to_centre, tuple(out_wh.tolist()), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    return warped, view_from_image
+
+
+def hands_in_view(detector, image_bgr: np.ndarray, view: View, min_long_side_px: int) -> list[dict]:
+    """Run MediaPipe on one view; return hands in pixels of the stored image."""
+    warped, view_from_image = render_view(image_bgr, view, min_long_side_px)
+    result = detector.process(cv2.cvtColor(warped, cv2.COLOR_BGR2RGB))
+    hands = []
+    for landmarks, handedness in zip(result.multi_hand_landmarks or (), result.multi_handedness or ()):
+        height, width = warped.shape[:2]
+        points = np.array([[p.x * width, p.y * height, p.z * width] for p in landmarks.landmark])
+        points_px = np.linalg.solve(view_from_image[:, :2], (points[:, :2] - view_from_image[:, 2]).T).T
+        palm = np.linalg.norm(points[9] - points[0])
+        named_right = handedness.classification[0].label == "Left"  # selfie convention, see module docstring
+        hands.append(
+            {
+                "points_px": points_px,
+                "depth": (points[:, 2] - points[9, 2]) / max(palm, 1e-6),
+                "right": named_right != view.flip,
+                "score": float(handedness.classification[0].score),
+            }
+        )
+    return hands
+
+
+def palm_length(points_px: np.ndarray) -> float:
+    """Largest distance among the palm pairs, in pixels."""
+    return float(np.linalg.norm(points_px[PALM_PAIRS[:, 0]] - points_px[PALM_PAIRS[:, 1]], axis=1).max())
+
+
+def agreeing_hands(views: list[list[dict]], tolerance: float, reasons: collections.Counter) -> list[dict]:
+    """Hands of the first view that every other view repeats within ``tolerance`` (share of palm), averaged."""
+    kept = []
+    for hand in views[0]:
+        group = [hand]
+        for others in views[1:]:
+            if not others:
+                break
+            gaps = [np.linalg.norm(o["points_px"] - hand["points_px"], axis=1).mean() for o in others]
+            best = int(np.argmin(gaps))
+            if gaps[best] <= tolerance * palm_length(hand["points_px"]):
+                group.append(others[best])
+        if len(group) < len(views):
+            reasons["not found again"] += 1
+            continue
+        points_px = np.mean([h["points_px"] for h in group], axis=0)
+        same_side = len({h["right"] for h in group}) == 1
+        reasons["kept" if same_side else "kept, side unclear"] += 1
+        spread = max(np.linalg.norm(h["points_px"] - points_px, axis=1).mean() for h in group)
+        kept.append(
+            {
+                "side": ("right" if hand["right"] else "left") if same_side else None,
+                "box": [*points_px.min(0).round(2).tolist(), *points_px.max(0).round(2).tolist()],
+                "keypoints_px": points_px.round(2).tolist(),
+                "relative_depth": np.mean([h["depth"] for h in group], axis=0).round(3).tolist(),
+                "spread_palm": round(spread / max(palm_length(points_px), 1e-6), 4),
+            }
+        )
+    return kept
+
+
+def label_files(args: tuple) -> tuple[list[dict], dict]:
+    """Worker: label one list of files. Returns label objects and a count of outcomes."""
+    root, files, kind, tolerance, min_long_side_px, max_hands = args
+    import mediapipe  # only here: absent from the environment of the package itself
+
+    cv2.setNumThreads(1)
+    detector = mediapipe.solutions.hands.Hands(
+        static_image_mode=True, max_num_hands=max_hands, model_complexity=1, min_detection_confidence=0.5
+    )
+    reasons: collections.Counter = collections.Counter()
+    labels = []
+    for file in files:
+        image = cv2.imread(str(root / file), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            reasons["unreadable"] += 1
+            continue
+        if image.ndim == 2:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        if image.shape[2] == 4:  # cut-out: on mid grey
+            alpha = image[..., 3:] / 255.0
+            image = (image[..., :3] * alpha + 128 * (1 - alpha)).astype(np.uint8)
+        first = hands_in_view(detector, image, VIEWS[kind][0], min_long_side_px)
+        if not first:
+            reasons["no hand in the first view"] += 1
+            continue
+        views = [first] + [hands_in_view(detector, image, view, min_long_side_px) for view in VIEWS[kind][1:]]
+        hands = agreeing_hands(views, tolerance, reasons)
+        height, width = image.shape[:2]
+        labels.append({"file": str(file), "width": width, "height": height, "hands": hands})
+    return labels, dict(reasons)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--output", type=Path, required=True, help="labels.jsonl to write")
+    parser.add_argument("--kind", choices=sorted(VIEWS), default="crops", help="tight crops, or whole frames")
+    parser.add_argument("--tolerance", type=float, default=0.12, help="largest disagreement, share of the palm")
+    parser.add_argument("--min-long-side-px", type=int, default=400)
+    parser.add_argument("--max-hands", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+
+    files = sorted(p.relative_to(args.folder) for p in args.folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        parser.error(f"no images below {args.folder}; expected one of {sorted(IMAGE_SUFFIXES)}")
+    random.Random(0).shuffle(files)  # an interrupted run is still a fair sample
+    chunks = [files[i : i + 200] for i in range(0, len(files), 200)]
+    jobs = [(args.folder, c, args.kind, args.tolerance, args.min_long_side_px, args.max_hands) for c in chunks]
+    totals: collections.Counter = collections.Counter()
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    done = 0
+    with multiprocessing.Pool(args.workers) as pool, args.output.open("w") as out:
+        for labels, reasons in pool.imap(label_files, jobs):
+            totals.update(reasons)
+            done += 1
+            out.writelines(json.dumps(label) + "\n" for label in labels)
+            out.flush()
+            print(f"{done}/{len(jobs)} chunks, {dict(totals)}", flush=True)
+    print(json.dumps({"images": len(files), **totals}))
+
+
+if __name__ == "__main__":
+    main()
