@@ -1,0 +1,125 @@
+"""Augmentation of mono pictures: what cameras, light and compression do to them. All functions take a Generator."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from hand_tracking_ros.geometry import warp
+from hand_tracking_ros.skeleton import EDGES, palm_length
+
+PALM_OUTLINE = (0, 1, 5, 9, 13, 17)
+
+
+def random_patch(pictures: list[np.ndarray], wh: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A random zoomed, mirrored, re-lit cut of a random picture, (H, W) uint8."""
+    picture = pictures[rng.integers(len(pictures))]
+    height, width = picture.shape
+    most = min(width / wh[0], height / wh[1])
+    share = np.exp(rng.uniform(np.log(0.25), 0.0)) * most  # picture pixels per output pixel
+    low = np.array([rng.uniform(0, width - share * wh[0]), rng.uniform(0, height - share * wh[1])])
+    patch = warp(picture, np.column_stack([np.eye(2) / share, -low / share]), wh, border_value=None)
+    if rng.random() < 0.5:
+        patch = patch[:, ::-1]
+    gain, offset = rng.uniform(0.4, 1.6), rng.uniform(-40, 40)
+    return cv2.convertScaleAbs(np.ascontiguousarray(patch), alpha=gain, beta=max(offset, -patch.mean() * gain * 0.8))
+
+
+def hand_mask(keypoints_px: np.ndarray, wh: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A soft mask (H, W) float32 0..1 of about the hand and a short forearm, drawn from its keypoints (21, 2).
+
+    Cuts hands out of pictures that have no mask. It keeps a thin rim of the picture's own background.
+    """
+    palm = float(palm_length(keypoints_px))
+    mask = np.zeros((wh[1], wh[0]), np.uint8)
+    shifted = np.clip(np.round((keypoints_px - 0.5) * 8), -30000, 30000).astype(np.int32)
+    finger = max(1, int(palm * rng.uniform(0.26, 0.36)))
+    for a, b in EDGES:
+        cv2.line(mask, shifted[a].tolist(), shifted[b].tolist(), 255, finger, cv2.LINE_8, 3)
+    cv2.fillPoly(mask, [shifted[list(PALM_OUTLINE)]], 255, cv2.LINE_8, 3)
+    arm = keypoints_px[0] - keypoints_px[9]
+    elbow = np.clip(np.round((keypoints_px[0] + arm * rng.uniform(0.2, 1.0) - 0.5) * 8), -30000, 30000).astype(np.int32)
+    cv2.line(mask, shifted[0].tolist(), elbow.tolist(), 255, max(1, int(palm * rng.uniform(0.55, 0.75))), cv2.LINE_8, 3)
+    sigma = max(0.6, palm * rng.uniform(0.01, 0.04))
+    return cv2.GaussianBlur(mask, (0, 0), sigma).astype(np.float32) / 255.0
+
+
+def blob_mask(wh: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A soft random polygon (H, W) float32 0..1, for things that are cut out but are no hands."""
+    angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(4, 10)))
+    radii = rng.uniform(0.15, 0.5, len(angles)) * min(wh)
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * radii[:, None] + np.array(wh) * rng.uniform(0.3, 0.7, 2)
+    mask = np.zeros((wh[1], wh[0]), np.uint8)
+    cv2.fillPoly(mask, [points.astype(np.int32)], 255)
+    return cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.6, 3.0))).astype(np.float32) / 255.0
+
+
+def blend(front: np.ndarray, back: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """``front`` where ``mask`` is 1, ``back`` where it is 0; uint8."""
+    return (front * mask + back * (1.0 - mask) + 0.5).astype(np.uint8)
+
+
+def occlude(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Cover part of the image with a flat bar or disc."""
+    height, width = image.shape
+    colour, size = int(rng.integers(0, 256)), min(height, width)
+    out = image.copy()
+    centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
+    if rng.random() < 0.5:
+        axes = (int(rng.integers(size // 16, size // 5)), int(rng.integers(size // 16, size // 5)))
+        cv2.ellipse(out, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
+    else:
+        end = (int(rng.integers(0, width)), int(rng.integers(0, height)))
+        cv2.line(out, centre, end, colour, int(rng.integers(2, max(3, size // 9))))
+    return out
+
+
+def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Light, blur, resolution, noise and compression as mono cameras give them, on (H, W) uint8."""
+    height, width = image.shape
+    kind = rng.random()
+    if kind < 0.2:
+        image = cv2.filter2D(image, -1, motion_kernel(rng, max(3, min(height, width) // 16)))
+    elif kind < 0.5:
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.8)))
+    if rng.random() < 0.25:  # a far hand, enlarged
+        share = rng.uniform(0.3, 0.9)
+        small = (max(8, int(width * share)), max(8, int(height * share)))
+        image = cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height))
+
+    x = image.astype(np.float32)
+    if rng.random() < 0.5:
+        x = 255 * (x / 255) ** rng.uniform(0.5, 1.8)
+    if rng.random() < 0.3:
+        x *= gradient(rng, width, height)
+    level = rng.uniform(0.1, 0.5) if rng.random() < 0.25 else rng.uniform(0.6, 1.3)  # dark scenes
+    x = x * level + rng.uniform(-12, 12) * min(1.0, level)
+    if x.max() < 24:  # a camera in the dark still exposes for something
+        x *= 24 / max(float(x.max()), 1.0)
+    if rng.random() < 0.08:
+        x = 255 - x  # thermal-like and retro-reflective scenes
+    if rng.random() < 0.7:
+        sigma = rng.uniform(0, 6) if rng.random() < 0.6 else rng.uniform(6, 22)
+        x = x + rng.standard_normal((height, width), dtype=np.float32) * (sigma * min(1.0, level + 0.3))
+    out = np.clip(x, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 80))]
+        out = cv2.imdecode(cv2.imencode(".jpg", out, quality)[1], cv2.IMREAD_GRAYSCALE)
+    return out
+
+
+def motion_kernel(rng: np.random.Generator, longest: int) -> np.ndarray:
+    """A line of random direction and length that sums to 1."""
+    size = int(rng.integers(3, longest + 2)) | 1
+    kernel = np.zeros((size, size), np.float32)
+    middle, angle = size // 2, rng.uniform(0, np.pi)
+    dx, dy = int(round(middle * np.cos(angle))), int(round(middle * np.sin(angle)))
+    cv2.line(kernel, (middle - dx, middle - dy), (middle + dx, middle + dy), 1.0)
+    return kernel / kernel.sum()
+
+
+def gradient(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """A linear light fall-off (H, W) around 1."""
+    angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6)
+    x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
+    return 1 + depth * (np.cos(angle) * x[None, :] + np.sin(angle) * y[:, None]).astype(np.float32)

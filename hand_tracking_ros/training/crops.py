@@ -1,0 +1,152 @@
+"""Training samples of KeyNet: a 96x96 crop around a hand as the tracker would cut it, or around no hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hand_tracking_ros.geometry import Box, apply, box_around, crop_from_image, iou, warp, wrap_angle
+from hand_tracking_ros.skeleton import NUM_JOINTS
+from hand_tracking_ros.training.augment import blend, blob_mask, degrade, hand_mask, occlude, random_patch
+from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
+
+
+@dataclass(frozen=True)
+class CropJitter:
+    """How far the tracker's crop may be off. Angles in radians, shift as a share of the box side."""
+
+    scale: float = 1.5
+    scale_sigma: float = 0.14
+    shift: float = 0.14
+    angle_sigma: float = 0.35
+    any_angle: float = 0.15  # share of samples turned to any angle
+    stretch: float = 0.08
+
+
+def jittered(hand: LabelledHand, jitter: CropJitter, rng: np.random.Generator) -> Box:
+    """A crop box around the hand as an imperfect tracker would choose it."""
+    turn = rng.uniform(-np.pi, np.pi) if rng.random() < jitter.any_angle else rng.normal(0, jitter.angle_sigma)
+    base = box_around(hand.keypoints_px)
+    scale = np.clip(jitter.scale * np.exp(rng.normal(0, jitter.scale_sigma)), 1.12, 2.3)
+    side = base.size_px[0]
+    centre = np.array(base.center_px) + rng.uniform(-jitter.shift, jitter.shift, 2) * side
+    stretch = np.exp(rng.uniform(-jitter.stretch, jitter.stretch))
+    size = (side * scale * stretch, side * scale / stretch)
+    return Box((float(centre[0]), float(centre[1])), size, float(wrap_angle(base.angle_rad + turn)))
+
+
+def mirrored(crop_from_pixels: np.ndarray, size: int) -> np.ndarray:
+    """The same 2x3 map, followed by a left-right mirror of the crop."""
+    mirror = np.diag([-1.0, 1.0])
+    return np.column_stack([mirror @ crop_from_pixels[:, :2], mirror @ crop_from_pixels[:, 2] + [size, 0]])
+
+
+@dataclass(frozen=True)
+class CropSample:
+    """crop (S, S) uint8; keypoints (21, 2) crop px; depth (21,) or NaN; presence, right as KeyNetTarget has them."""
+
+    crop: np.ndarray
+    keypoints: np.ndarray
+    depth: np.ndarray
+    presence: float
+    right: float
+
+
+class CropSampler:
+    """Draws samples from groups of labelled images; ``kind`` of a group: 'frame', 'tight', 'cutout' or 'synthetic'.
+
+    Tight crops have no margin and cut-outs no background: both get one, in several ways, so that the network cannot
+    learn the seam.
+    """
+
+    def __init__(self, groups, backgrounds, size: int = 96, jitter: CropJitter = CropJitter(), absent: float = 0.15):
+        self.groups = [(kind, weight, [i for i in images if _usable(i)]) for kind, weight, images in groups]
+        self.groups = [group for group in self.groups if group[2]]
+        if not self.groups:
+            raise ValueError("no labelled hands to train on")
+        weights = np.array([weight for _, weight, _ in self.groups], float)
+        self.shares = weights / weights.sum()
+        self.backgrounds, self.size, self.jitter, self.absent = backgrounds, size, jitter, absent
+
+    def sample(self, rng: np.random.Generator) -> CropSample:
+        """One augmented sample."""
+        kind, _, images = self.groups[rng.choice(len(self.groups), p=self.shares)]
+        image = images[rng.integers(len(images))]
+        sample = self._without_hand(kind, image, rng) if rng.random() < self.absent else self._with_hand(kind, image, rng)
+        crop = occlude(sample.crop, rng) if rng.random() < 0.1 else sample.crop
+        return replace(sample, crop=degrade(crop, rng))
+
+    def _with_hand(self, kind: str, image: LabelledImage, rng: np.random.Generator) -> CropSample:
+        hands = [hand for hand in image.hands if hand.has_keypoints]
+        hand = hands[rng.integers(len(hands))]
+        matrix = crop_from_image(jittered(hand, self.jitter, rng), (self.size, self.size))
+        mirror = rng.random() < 0.5
+        matrix = mirrored(matrix, self.size) if mirror else matrix
+        keypoints = apply(matrix, hand.keypoints_px)
+        crop = self._render(kind, image, matrix, keypoints, rng)
+        return CropSample(crop, keypoints, hand.depth, 1.0, 1.0 - hand.right if mirror else hand.right)
+
+    def _render(self, kind, image, matrix, keypoints, rng) -> np.ndarray:
+        wh = (self.size, self.size)
+        if kind in ("frame", "synthetic"):
+            return warp(image.mono, matrix, wh, border_value=None if rng.random() < 0.5 else 0)
+        front = warp(image.mono, matrix, wh, border_value=None)
+        choice = rng.random()
+        if image.alpha is not None:
+            mask = warp(image.alpha, matrix, wh, border_value=0).astype(np.float32) / 255.0
+        elif choice < 0.35:
+            return front  # edge pixels smeared outwards
+        elif choice < 0.6:  # the tight rectangle on another background
+            inside = np.full(image.mono.shape, 255, np.uint8)
+            mask = warp(inside, matrix, wh, border_value=0).astype(np.float32) / 255.0
+        else:
+            mask = hand_mask(keypoints, wh, rng)
+            inside = np.full(image.mono.shape, 255, np.uint8)
+            mask = mask * (warp(inside, matrix, wh, border_value=0).astype(np.float32) / 255.0)
+        return blend(front, random_patch(self.backgrounds, wh, rng), mask)
+
+    def _without_hand(self, kind: str, image: LabelledImage, rng: np.random.Generator) -> CropSample:
+        wh = (self.size, self.size)
+        crop = None
+        if kind == "frame" and rng.random() < 0.7:
+            box = _box_off_hands(image, rng)
+            crop = None if box is None else warp(image.mono, crop_from_image(box, wh), wh, border_value=None)
+        if crop is None:
+            crop = random_patch(self.backgrounds, wh, rng)
+            if rng.random() < 0.3:  # a cut-out is not a hand yet
+                crop = blend(random_patch(self.backgrounds, wh, rng), crop, blob_mask(wh, rng))
+        return CropSample(crop, np.zeros((NUM_JOINTS, 2)), np.full(NUM_JOINTS, np.nan), 0.0, 0.5)
+
+
+def _usable(image: LabelledImage) -> bool:
+    return any(hand.has_keypoints for hand in image.hands)
+
+
+def _box_off_hands(image: LabelledImage, rng: np.random.Generator) -> Box | None:
+    """A random box that holds no hand, or None when ten tries all touched one."""
+    height, width = image.mono.shape
+    for _ in range(10):
+        side = float(np.exp(rng.uniform(np.log(30), np.log(min(height, width)))))
+        box = Box((rng.uniform(0, width), rng.uniform(0, height)), (side, side), float(rng.uniform(-np.pi, np.pi)))
+        if all(iou(box, hand.box) < 0.05 and not _contains(box, hand.box) for hand in image.hands):
+            return box
+    return None
+
+
+def _contains(outer: Box, inner: Box) -> bool:
+    x0, y0, x1, y1 = outer.bounds()
+    return x0 <= inner.center_px[0] <= x1 and y0 <= inner.center_px[1] <= y1
+
+
+def load_synthetic_crops(path: Path) -> list[LabelledImage]:
+    """A pool written by ``python -m hand_tracking_ros.training.synthetic --kind crops``."""
+    pool = np.load(path)
+    images, keypoints, depths, sides = (pool[k] for k in ("images", "keypoints", "depth_rel", "side"))
+    loaded = []
+    for index, (image, points, depth, side) in enumerate(zip(images, keypoints, depths, sides)):
+        points = points.astype(np.float64)
+        hand = LabelledHand(points, depth.astype(np.float64), float(side == 2), box_around(points))
+        loaded.append(LabelledImage(f"{path.stem}/{index}", image, (hand,)))
+    return loaded

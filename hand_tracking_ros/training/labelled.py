@@ -1,0 +1,120 @@
+"""Labelled images in memory: mono pictures, and the hands on them.
+
+Reads data sets in the format of docs/evaluation.md (``labels.jsonl``, from the teacher) beside their image folders, and
+``boxes.jsonl`` for hands that the teacher did not see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hand_tracking_ros.geometry import Box, box_around, iou
+from hand_tracking_ros.skeleton import NUM_JOINTS
+
+
+@dataclass(frozen=True)
+class LabelledHand:
+    """keypoints_px (21, 2), NaN where only the box is known; depth (21,) palm lengths, NaN unknown; right 0, 1 or 0.5."""
+
+    keypoints_px: np.ndarray
+    depth: np.ndarray
+    right: float
+    box: Box
+
+    @property
+    def has_keypoints(self) -> bool:
+        return bool(np.isfinite(self.keypoints_px).all())
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """mono (H, W) uint8, alpha (H, W) uint8 or None for cut-outs, and its hands. ``name``: relative path."""
+
+    name: str
+    mono: np.ndarray
+    hands: tuple[LabelledHand, ...]
+    alpha: np.ndarray | None = field(default=None)
+
+
+def held_out(name: str, percent: float) -> bool:
+    """Whether a file belongs to the held-out part: by a hash of its stem, so the same on every machine and run.
+
+    The stem of a HaGRID crop is its photo's uuid, so both hands of a photo fall on the same side.
+    """
+    return int(hashlib.sha256(Path(name).stem.encode()).hexdigest()[:8], 16) % 10000 < percent * 100
+
+
+def load_labelled(images: Path, labels: Path, *, keep=lambda name: True, boxes: Path | None = None) -> list[LabelledImage]:
+    """Images below ``images`` that ``labels`` (labels.jsonl) names and ``keep(name)`` accepts, with their hands.
+
+    ``boxes``: a boxes.jsonl whose boxes add hands that the labels lack (keypoints NaN). Raises FileNotFoundError.
+    """
+    records = {}
+    with labels.open() as lines:
+        for line in lines:
+            record = json.loads(line)
+            records[record["file"]] = [_hand_from_label(hand) for hand in record["hands"]]
+    if boxes is not None:
+        with boxes.open() as lines:
+            for line in lines:
+                record = json.loads(line)
+                hands = records.setdefault(record["file"], [])
+                hands += [h for h in map(_hand_from_box, record["boxes"]) if all(iou(h.box, o.box) < 0.3 for o in hands)]
+    loaded = []
+    for name, hands in sorted(records.items()):
+        if keep(name) and hands:
+            loaded.append(_load_image(images, name, tuple(hands)))
+    return loaded
+
+
+def _load_image(folder: Path, name: str, hands: tuple[LabelledHand, ...]) -> LabelledImage:
+    image = cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise FileNotFoundError(f"cannot read {folder / name}, named by the labels: wrong image folder?")
+    alpha = image[..., 3].copy() if image.ndim == 3 and image.shape[2] == 4 else None
+    mono = image if image.ndim == 2 else cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
+    return LabelledImage(name, np.ascontiguousarray(mono), hands, alpha)
+
+
+def _hand_from_label(label: dict) -> LabelledHand:
+    keypoints = np.array(label["keypoints_px"], np.float64)
+    depth = np.array(label.get("relative_depth") or [np.nan] * NUM_JOINTS)
+    right = {"right": 1.0, "left": 0.0, None: 0.5}[label["side"]]
+    return LabelledHand(keypoints, depth, right, box_around(keypoints))
+
+
+def _hand_from_box(box: list[float]) -> LabelledHand:
+    x0, y0, x1, y1 = box
+    side = max(x1 - x0, y1 - y0, 1.0)
+    unknown = np.full((NUM_JOINTS, 2), np.nan)
+    return LabelledHand(unknown, unknown[:, 0], 0.5, Box(((x0 + x1) / 2, (y0 + y1) / 2), (side, side), 0.0))
+
+
+def load_backgrounds(office: Path, textures: Path) -> list[np.ndarray]:
+    """Mono background pictures without hands: whole photos, and the tiles of the texture sheets without captions."""
+    pictures = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in sorted(office.glob("*.jpg"))]
+    for path in sorted(textures.glob("*.webp")):
+        sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if sheet is not None:
+            pictures += texture_tiles(sheet)
+    return [p for p in pictures if p is not None]
+
+
+def texture_tiles(sheet: np.ndarray, least_px: int = 64) -> list[np.ndarray]:
+    """Tiles of a contact sheet: regions that differ from its flat background colour, captions left out by size."""
+    background = np.bincount(sheet.ravel(), minlength=256).argmax()
+    mask = (np.abs(sheet.astype(np.int16) - int(background)) > 6).astype(np.uint8)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
+    tiles = []
+    for x, y, width, height, _ in stats[1:count]:
+        if min(width, height) >= least_px:
+            inset, caption = min(width, height) // 16, height // 5
+            tiles.append(sheet[y + inset : y + height - caption, x + inset : x + width - inset])
+    return tiles

@@ -1,0 +1,146 @@
+"""KeyNet: 21 keypoints, relative depth, presence and side of the hand in a 96x96 mono crop.
+
+Own variant of MEgATrack's KeyNet (networks/megatrack_keynet.py holds the paper's): dense 3x3 residual blocks, which
+train several times faster than depthwise ones on a CPU and run as fast there, a feature pyramid up to stride 4, and
+soft-argmax over 24x24 heatmaps (integral regression, Sun et al., ECCV 2018).
+
+Pixels are corner-origin pixels of the crop (geometry.py). Depth is in palm lengths, relative to joint 9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hand_tracking_ros.skeleton import NUM_JOINTS
+from hand_tracking_ros.training.networks.layers import Residual, conv1x1, conv3x3, normalised
+
+HEATMAP_SIGMA_PX = 2.6  # of the target Gaussian, in crop pixels
+
+
+@dataclass(frozen=True)
+class KeyNetConfig:
+    """Widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels."""
+
+    size: int = 96
+    stem: int = 16
+    stride4: int = 32
+    stride8: int = 64
+    stride16: int = 128
+    pyramid: int = 64
+    head: int = 48
+
+
+class KeyNet(nn.Module):
+    """crop (B, 1, S, S) float, normalised -> heatmap logits (B, 21, S/4, S/4), depth (B, 21), presence, right (B,)."""
+
+    def __init__(self, config: KeyNetConfig = KeyNetConfig()):
+        super().__init__()
+        self.config = c = config
+        self.to_stride4 = nn.Sequential(conv3x3(1, c.stem, 2), conv3x3(c.stem, c.stride4, 2), Residual(c.stride4))
+        self.to_stride8 = nn.Sequential(conv3x3(c.stride4, c.stride8, 2), Residual(c.stride8), Residual(c.stride8))
+        self.to_stride16 = nn.Sequential(conv3x3(c.stride8, c.stride16, 2), Residual(c.stride16), Residual(c.stride16))
+        self.lateral16 = conv1x1(c.stride16, c.pyramid)
+        self.lateral8 = conv1x1(c.stride8, c.pyramid)
+        self.lateral4 = conv1x1(c.stride4, c.pyramid)
+        self.merge8 = conv3x3(c.pyramid, c.pyramid)
+        self.merge4 = conv3x3(c.pyramid, c.head)
+        self.heatmaps = nn.Conv2d(c.head, NUM_JOINTS, 1)
+        cells = (c.size // 16) ** 2
+        self.vector = nn.Sequential(conv1x1(c.stride16, 32), nn.Flatten(), nn.Linear(32 * cells, NUM_JOINTS + 2))
+
+    def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x4 = self.to_stride4(crop)  # (B, 32, 24, 24)
+        x8 = self.to_stride8(x4)  # (B, 64, 12, 12)
+        x16 = self.to_stride16(x8)  # (B, 128, 6, 6)
+        y8 = self.merge8(self.lateral8(x8) + F.interpolate(self.lateral16(x16), scale_factor=2.0, mode="nearest"))
+        y4 = self.merge4(self.lateral4(x4) + F.interpolate(y8, scale_factor=2.0, mode="nearest"))
+        vector = self.vector(x16)  # (B, 23)
+        return self.heatmaps(y4), vector[:, :NUM_JOINTS], vector[:, NUM_JOINTS], vector[:, NUM_JOINTS + 1]
+
+
+def cell_centres(cells: int, size: int, like: Tensor) -> Tensor:
+    """Crop pixel coordinate (corner origin) of each heatmap cell's centre, (cells,)."""
+    return (torch.arange(cells, device=like.device, dtype=torch.float32) + 0.5) * (size / cells)
+
+
+def soft_argmax(heatmaps: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Heatmap logits (B, K, H, W) -> expected position (B, K, 2) in crop px and its variance (B, K) in px^2."""
+    batch, joints, height, width = heatmaps.shape
+    p = torch.softmax(heatmaps.float().reshape(batch, joints, -1), dim=-1).reshape(batch, joints, height, width)
+    axis_x, axis_y = cell_centres(width, size, heatmaps), cell_centres(height, size, heatmaps)
+    p_x, p_y = p.sum(dim=2), p.sum(dim=3)
+    x, y = (p_x * axis_x).sum(dim=-1), (p_y * axis_y).sum(dim=-1)
+    variance = (p_x * axis_x**2).sum(dim=-1) - x**2 + (p_y * axis_y**2).sum(dim=-1) - y**2
+    return torch.stack([x, y], dim=-1), variance
+
+
+class KeyNetRuntime(nn.Module):
+    """The exported graph: uint8 crop (N, 1, S, S) -> keypoints px, scores, depth, presence, right. See docs/architecture.md.
+
+    A keypoint's score is the target heatmap's variance over the predicted one, at most 1: a sure joint has a heatmap as
+    narrow as in training, a hidden one is spread out.
+    """
+
+    outputs = ("keypoints", "scores", "depth", "presence", "right")
+
+    def __init__(self, network: KeyNet):
+        super().__init__()
+        self.network = network
+
+    def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        heatmaps, depth, presence, right = self.network(normalised(crop.float()))
+        keypoints, variance = soft_argmax(heatmaps, self.network.config.size)
+        # Within-cell variance of a discretised Gaussian is part of the target's own spread.
+        expected = 2 * HEATMAP_SIGMA_PX**2
+        scores = (expected / variance.clamp(min=expected)).clamp(max=1.0)
+        return keypoints, scores, depth, torch.sigmoid(presence), torch.sigmoid(right)
+
+
+@dataclass(frozen=True)
+class KeyNetTarget:
+    """Batch of targets. ``presence`` (B,) 0/1; where 0 the rest is ignored. NaN in depth and 0.5 in right: unknown."""
+
+    keypoints: Tensor  # (B, 21, 2) crop px
+    depth: Tensor  # (B, 21)
+    presence: Tensor  # (B,)
+    right: Tensor  # (B,)
+
+
+def keynet_loss(outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int) -> tuple[Tensor, dict[str, float]]:
+    """Weighted sum of heatmap cross-entropy, smooth L1 on position and depth, and two binary cross-entropies."""
+    heatmaps, depth, presence, right = outputs
+    has_hand = target.presence > 0.5
+    inside = ((target.keypoints > 0) & (target.keypoints < size)).all(dim=-1) & has_hand[:, None]  # (B, 21)
+    count = inside.sum().clamp(min=1)
+
+    predicted, _ = soft_argmax(heatmaps, size)
+    position = F.smooth_l1_loss(predicted, target.keypoints, reduction="none", beta=1.5).sum(dim=-1)
+    log_p = torch.log_softmax(heatmaps.float().flatten(2), dim=-1)
+    wanted = gaussian_maps(target.keypoints, heatmaps.shape[-1], size).flatten(2)
+    cross_entropy = -(wanted * log_p).sum(dim=-1)
+    keypoint_loss = ((0.5 * position + 0.5 * cross_entropy) * inside).sum() / count
+
+    depth_known = torch.isfinite(target.depth) & has_hand[:, None]
+    depth_error = F.smooth_l1_loss(depth, torch.nan_to_num(target.depth), reduction="none", beta=0.1)
+    depth_loss = (depth_error * depth_known).sum() / depth_known.sum().clamp(min=1)
+    presence_loss = F.binary_cross_entropy_with_logits(presence, target.presence)
+    side_known = (target.right != 0.5) & has_hand
+    side_error = F.binary_cross_entropy_with_logits(right, target.right, reduction="none")
+    side_loss = (side_error * side_known).sum() / side_known.sum().clamp(min=1)
+
+    total = keypoint_loss + 1.0 * depth_loss + 0.5 * presence_loss + 0.3 * side_loss
+    parts = {"kp": keypoint_loss, "depth": depth_loss, "presence": presence_loss, "side": side_loss}
+    return total, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def gaussian_maps(keypoints: Tensor, cells: int, size: int) -> Tensor:
+    """Normalised Gaussians (B, K, cells, cells) around keypoints (B, K, 2) in crop px."""
+    axis = cell_centres(cells, size, keypoints)
+    gx = torch.exp(-((axis - keypoints[..., 0:1]) ** 2) / (2 * HEATMAP_SIGMA_PX**2))
+    gy = torch.exp(-((axis - keypoints[..., 1:2]) ** 2) / (2 * HEATMAP_SIGMA_PX**2))
+    maps = gy[..., :, None] * gx[..., None, :]
+    return maps / maps.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-8)
