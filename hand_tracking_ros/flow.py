@@ -1,0 +1,189 @@
+"""Carrying a hand's box from one frame to the next with pyramidal Lucas-Kanade optical flow.
+
+Points on the hand (keypoints and bone midpoints) are tracked forward and back; those that do not return to their start
+are dropped (Kalal et al., "Forward-backward error", ICPR 2010). The rest vote for one similarity motion, which moves
+the box. Pixels are corner-origin (geometry.py); OpenCV's flow counts pixel centres, ``_track`` converts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from hand_tracking_ros.config import FlowConfig
+from hand_tracking_ros.errors import ImageError
+from hand_tracking_ros.geometry import Box, wrap_angle
+from hand_tracking_ros.skeleton import EDGES, NUM_JOINTS
+
+SCALE_LIMITS = (0.7, 1.4)  # per frame; what exceeds them is a wrong track, not a hand
+MAX_TURN_RAD = np.pi / 4  # per frame
+INLIER_SHARE, MIN_INLIER_PX = 0.05, 1.0  # a point agrees with a motion within this share of the box side
+MIN_SIMILARITY_POINTS = 6  # with fewer, only the translation is estimated
+
+_EDGES = np.array(EDGES)
+
+
+@dataclass(frozen=True)
+class FlowImage:
+    """A mono image made ready for flow, to be used as ``current`` and, one frame later, as ``previous``.
+
+    ``mono`` (h, w) uint8, at most ``max_width_px`` wide; ``scale`` (2,) x and y: its pixels per full image pixel.
+    """
+
+    mono: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True)
+class BoxMotion:
+    """How a hand moved between two frames, in pixels of the full image.
+
+    ``enough``: at least ``FlowConfig.min_points`` of ``points`` tracked points survived the check. When False, ``box``
+    and ``keypoints_px`` (21, 2) are where they were in the previous frame: the caller extrapolates.
+    """
+
+    box: Box
+    keypoints_px: np.ndarray
+    points: int
+    enough: bool
+
+
+class FlowPropagator:
+    """Moves boxes by optical flow. Keeps no state between frames."""
+
+    def __init__(self, config: FlowConfig) -> None:
+        self._config = config
+
+    def prepare(self, mono: np.ndarray) -> FlowImage:
+        """Halve ``mono`` (H, W) uint8 until it is at most ``max_width_px`` wide. Raises ImageError on another kind."""
+        if mono.ndim != 2 or mono.dtype != np.uint8 or mono.size == 0:
+            raise ImageError(f"optical flow needs a mono image (H, W) of uint8, got shape {mono.shape} of {mono.dtype}")
+        height, width = mono.shape
+        while mono.shape[1] > self._config.max_width_px:
+            half = (mono.shape[1] // 2, max(mono.shape[0] // 2, 1))
+            mono = cv2.resize(mono, half, interpolation=cv2.INTER_AREA)
+        return FlowImage(mono, np.array([mono.shape[1] / width, mono.shape[0] / height]))
+
+    def propagate(self, previous: FlowImage, current: FlowImage, keypoints_px: np.ndarray, box: Box) -> BoxMotion:
+        """``propagate_many`` for one hand."""
+        return self.propagate_many(previous, current, [(keypoints_px, box)])[0]
+
+    def propagate_many(
+        self, previous: FlowImage, current: FlowImage, hands: Sequence[tuple[np.ndarray, Box]]
+    ) -> list[BoxMotion]:
+        """Motion of every hand, given as (keypoints_px (21, 2), box) in ``previous``; one flow call for all.
+
+        Keypoints that are NaN or outside the image are not tracked. Raises ImageError when the two images differ in
+        size: the stream has changed, and tracks should be reset.
+        """
+        if previous.mono.shape != current.mono.shape or not np.array_equal(previous.scale, current.scale):
+            raise ImageError(
+                f"optical flow needs two images of the same size, got {_size(previous)} and then {_size(current)}; "
+                "reset the tracker when the stream changes"
+            )
+        if not hands:
+            return []
+        starts = np.stack([_points_on_hand(np.asarray(keypoints_px, np.float64)) for keypoints_px, _ in hands])
+        ends, good = self._track(previous, current, starts.reshape(-1, 2))
+        ends, good = ends.reshape(starts.shape), good.reshape(starts.shape[:2])
+        return [
+            self._motion(keypoints_px, box, start, end, keep)
+            for (keypoints_px, box), start, end, keep in zip(hands, starts, ends, good, strict=True)
+        ]
+
+    def _track(self, previous: FlowImage, current: FlowImage, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where points (N, 2) went, and which of them (N,) passed the forward-backward check."""
+        config = self._config
+        lk = {"winSize": (config.window_px,) * 2, "maxLevel": config.levels}
+        size = np.array(previous.mono.shape[::-1])
+        small = points_px * previous.scale
+        usable = np.all((small >= 0) & (small < size), axis=1)  # False for NaN
+        start = np.where(usable[:, None], small, 0).astype(np.float32) - np.float32(0.5)
+        end, found, _ = cv2.calcOpticalFlowPyrLK(previous.mono, current.mono, start, None, **lk)
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(current.mono, previous.mono, end, None, **lk)
+        inside = np.all((end >= -0.5) & (end < size - 0.5), axis=1)
+        error_px = np.linalg.norm((back - start) / previous.scale, axis=1)
+        good = usable & inside & (error_px <= config.max_backward_error_px)
+        good &= (found.ravel() == 1) & (returned.ravel() == 1)
+        return (end + 0.5) / previous.scale, good
+
+    def _motion(self, keypoints_px, box: Box, start: np.ndarray, end: np.ndarray, good: np.ndarray) -> BoxMotion:
+        count = int(good.sum())
+        if count < self._config.min_points:
+            return BoxMotion(box, np.array(keypoints_px, np.float64), count, False)
+        z_start, z_end = start @ [1, 1j], end @ [1, 1j]
+        tolerance_px = max(INLIER_SHARE * max(box.size_px), MIN_INLIER_PX)
+        turn, shift = _similarity(z_start[good], z_end[good], tolerance_px)
+        moved = turn * z_start[:NUM_JOINTS] + shift
+        # A joint's own flow knows how the finger bends, unless it has slipped onto something else.
+        own = z_end[:NUM_JOINTS]
+        trusted = good[:NUM_JOINTS] & (np.abs(own - moved) <= 3 * tolerance_px)
+        moved = np.where(trusted, own, moved)
+        center = turn * complex(*box.center_px) + shift
+        size = (box.size_px[0] * abs(turn), box.size_px[1] * abs(turn))
+        angle = float(wrap_angle(box.angle_rad + np.angle(turn)))
+        moved_box = Box((center.real, center.imag), size, angle)
+        return BoxMotion(moved_box, np.column_stack([moved.real, moved.imag]), count, True)
+
+
+def _points_on_hand(keypoints_px: np.ndarray) -> np.ndarray:
+    """(42, 2): the keypoints, then the midpoints of the bones."""
+    if keypoints_px.shape != (NUM_JOINTS, 2):
+        raise ValueError(f"keypoints_px must have shape ({NUM_JOINTS}, 2), got {keypoints_px.shape}")
+    return np.concatenate([keypoints_px, keypoints_px[_EDGES].mean(axis=1)])
+
+
+def _similarity(start: np.ndarray, end: np.ndarray, tolerance: float) -> tuple[complex, complex]:
+    """(turn, shift) of the similarity ``end = turn * start + shift`` that most points agree with.
+
+    Points are complex numbers x + iy, so ``abs(turn)`` is the scale and its angle the rotation. Pairs of points propose
+    motions, the one with the least truncated squared error wins (MSAC, with fixed pairs, so it is deterministic) and is
+    refined on the points that agree. Few points, or only motions beyond the limits: translation alone.
+    """
+    shifts = end - start
+    turns = np.ones(1, complex)
+    offsets = np.array([complex(np.median(shifts.real), np.median(shifts.imag))])
+    count = len(start)
+    if count >= MIN_SIMILARITY_POINTS:
+        first = np.tile(np.arange(count), 3)
+        second = np.concatenate([np.roll(np.arange(count), -step) for step in (count // 4, count // 3, count // 2)])
+        arm = start[second] - start[first]
+        long_arm = np.abs(arm) > tolerance
+        first, second = first[long_arm], second[long_arm]
+        proposed = (end[second] - end[first]) / arm[long_arm]
+        turns = np.append(turns, proposed)
+        offsets = np.append(offsets, (end[first] + end[second] - proposed * (start[first] + start[second])) / 2)
+        plausible = _plausible(turns)
+        turns, offsets = turns[plausible], offsets[plausible]
+    errors = turns[:, None] * start + offsets[:, None] - end
+    squares = errors.real**2 + errors.imag**2
+    best = np.minimum(squares, tolerance**2).sum(axis=1).argmin()
+    agree = squares[best] <= tolerance**2
+    refined = _least_squares(start[agree], end[agree]) if agree.sum() >= MIN_SIMILARITY_POINTS else None
+    if refined is not None and _plausible(refined[0]):
+        return refined
+    return complex(turns[best]), complex(offsets[best])
+
+
+def _plausible(turn):
+    """Whether motions stay within the limits of scale and rotation per frame."""
+    scale = np.abs(turn)
+    return (scale >= SCALE_LIMITS[0]) & (scale <= SCALE_LIMITS[1]) & (np.abs(np.angle(turn)) <= MAX_TURN_RAD)
+
+
+def _least_squares(start: np.ndarray, end: np.ndarray) -> tuple[complex, complex] | None:
+    """The similarity that maps ``start`` onto ``end`` best; None when all points coincide."""
+    arm = start - start.mean()
+    power = np.vdot(arm, arm).real
+    if power < 1e-9:
+        return None
+    turn = np.vdot(arm, end) / power
+    return complex(turn), complex(end.mean() - turn * start.mean())
+
+
+def _size(image: FlowImage) -> str:
+    height, width = image.mono.shape
+    return f"{width / image.scale[0]:.0f}x{height / image.scale[1]:.0f}"
