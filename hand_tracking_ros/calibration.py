@@ -1,0 +1,154 @@
+"""Camera calibration: the YAML file of ROS' camera_calibration, and the intrinsics of a camera_info message."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hand_tracking_ros.errors import CalibrationError
+from hand_tracking_ros.paths import PACKAGE, share_directory
+from hand_tracking_ros.types import Camera
+
+# How many coefficients each distortion model of ROS may have.
+DISTORTION_LENGTHS = {
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (8, 12, 14),
+    "thin_prism_fisheye": (8,),
+    "equidistant": (4,),
+    "fisheye": (4,),
+}
+_MATRICES = {"camera_matrix": (3, 3), "rectification_matrix": (3, 3), "projection_matrix": (3, 4)}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a camera_info message needs. Matrices are row-major, in pixels of a ``width`` x ``height`` image."""
+
+    camera_name: str
+    width: int
+    height: int
+    distortion_model: str
+    D: tuple[float, ...]
+    K: tuple[float, ...]  # 3x3
+    R: tuple[float, ...]  # 3x3
+    P: tuple[float, ...]  # 3x4
+
+
+def load_camera_yaml(path: str | Path) -> Calibration:
+    """Read a camera_calibration YAML file; ``path`` may be a file:// or package:// URL. Raises CalibrationError."""
+    file = _resolve(path)
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise CalibrationError(f"cannot read camera calibration {file}: {error.strerror}; check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"camera calibration {file} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise CalibrationError(f"camera calibration {file} holds no keys; expected image_width, camera_matrix, ...")
+    model = str(content.get("distortion_model", "plumb_bob"))
+    if model not in DISTORTION_LENGTHS:
+        raise CalibrationError(f"{file}: unknown distortion_model '{model}'; known: {', '.join(DISTORTION_LENGTHS)}")
+    matrices = {name: _numbers(content, name, file, rows * cols) for name, (rows, cols) in _MATRICES.items()}
+    if matrices["camera_matrix"][0] <= 0 or matrices["camera_matrix"][4] <= 0:
+        raise CalibrationError(f"{file}: camera_matrix has focal lengths that are not positive; calibrate the camera")
+    return Calibration(
+        camera_name=str(content.get("camera_name", "camera")),
+        width=_size(content, "image_width", file),
+        height=_size(content, "image_height", file),
+        distortion_model=model,
+        D=_numbers(content, "distortion_coefficients", file, *DISTORTION_LENGTHS[model]),
+        K=matrices["camera_matrix"],
+        R=matrices["rectification_matrix"],
+        P=matrices["projection_matrix"],
+    )
+
+
+def save_camera_yaml(path: str | Path, calibration: Calibration) -> None:
+    """Write the YAML file that ``load_camera_yaml`` and ROS' camera drivers read."""
+
+    def matrix(data: Sequence[float], rows: int, cols: int) -> dict[str, Any]:
+        return {"rows": rows, "cols": cols, "data": list(data)}
+
+    content = {
+        "image_width": calibration.width,
+        "image_height": calibration.height,
+        "camera_name": calibration.camera_name,
+        "camera_matrix": matrix(calibration.K, 3, 3),
+        "distortion_model": calibration.distortion_model,
+        "distortion_coefficients": matrix(calibration.D, 1, len(calibration.D)),
+        "rectification_matrix": matrix(calibration.R, 3, 3),
+        "projection_matrix": matrix(calibration.P, 3, 4),
+    }
+    Path(path).write_text(yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
+
+
+def camera_from_info(K: Sequence[float]) -> Camera | None:
+    """Intrinsics from the row-major 3x3 ``k`` of a camera_info message; None when it is all zero (not calibrated).
+
+    Raises CalibrationError on values that are not finite, and on focal lengths that are not positive.
+    """
+    values = [float(value) for value in K]
+    if len(values) != 9:
+        raise CalibrationError(f"camera_info: K must have 9 values, got {len(values)}")
+    if not all(map(math.isfinite, values)):
+        raise CalibrationError(f"camera_info: K has values that are not finite ({values}); calibrate the camera again")
+    if not any(values):
+        return None
+    if values[0] <= 0 or values[4] <= 0:
+        raise CalibrationError(f"camera_info: K has focal lengths that are not positive ({values}); calibrate the camera")
+    return Camera(fx=values[0], fy=values[4], cx=values[2], cy=values[5])
+
+
+def _resolve(path: str | Path) -> Path:
+    """A path, file:// URL or package://<package>/<path> URL as a path."""
+    text = str(path)
+    if text.startswith("file://"):
+        return Path(text[len("file://") :])
+    if not text.startswith("package://"):
+        return Path(text).expanduser()
+    package, _, rest = text[len("package://") :].partition("/")
+    if package == PACKAGE:
+        return share_directory() / rest
+    prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    for prefix in prefixes:
+        share = Path(prefix) / "share" / package
+        if share.is_dir():
+            return share / rest
+    raise CalibrationError(f"cannot resolve {text}: package '{package}' is not in AMENT_PREFIX_PATH; source its setup file")
+
+
+def _get(content: dict, name: str, file: Path) -> Any:
+    if name not in content:
+        raise CalibrationError(f"{file}: '{name}' is missing; a camera_calibration YAML file has it, save the file anew")
+    return content[name]
+
+
+def _size(content: dict, name: str, file: Path) -> int:
+    value = _get(content, name, file)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CalibrationError(f"{file}: '{name}' must be a positive whole number of pixels, got {value!r}")
+    return value
+
+
+def _numbers(content: dict, name: str, file: Path, *lengths: int) -> tuple[float, ...]:
+    """The 'data' of a matrix entry as floats, of one of ``lengths``."""
+    entry = _get(content, name, file)
+    data = entry.get("data") if isinstance(entry, dict) else None
+    if not isinstance(data, list):
+        raise CalibrationError(f"{file}: '{name}' must have rows, cols and a list 'data', got {entry!r}")
+    if len(data) not in lengths:
+        wanted = " or ".join(map(str, lengths))
+        raise CalibrationError(f"{file}: '{name}' must have {wanted} values in 'data', got {len(data)}")
+    try:
+        values = tuple(float(value) for value in data)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{file}: '{name}' has a value that is not a number: {error}") from error
+    if not all(map(math.isfinite, values)):
+        raise CalibrationError(f"{file}: '{name}' has values that are not finite: {data}; calibrate the camera again")
+    return values

@@ -1,0 +1,119 @@
+"""Camera calibration files and camera_info intrinsics, good and bad."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from hand_tracking_ros.calibration import Calibration, camera_from_info, load_camera_yaml, save_camera_yaml
+from hand_tracking_ros.errors import CalibrationError
+from hand_tracking_ros.types import Camera
+
+# As ROS' camera_calibration writes it.
+ROS_FILE = """\
+image_width: 640
+image_height: 480
+camera_name: narrow_stereo
+camera_matrix:
+  rows: 3
+  cols: 3
+  data: [438.783367, 0.000000, 305.593336, 0.000000, 437.302876, 243.738352, 0.000000, 0.000000, 1.000000]
+distortion_model: plumb_bob
+distortion_coefficients:
+  rows: 1
+  cols: 5
+  data: [-0.361976, 0.110510, 0.001014, 0.000505, 0.000000]
+rectification_matrix:
+  rows: 3
+  cols: 3
+  data: [0.999978, 0.002789, -0.006046, -0.002816, 0.999986, -0.004401, 0.006034, 0.004417, 0.999972]
+projection_matrix:
+  rows: 3
+  cols: 4
+  data: [393.653800, 0.000000, 322.797939, 0.000000, 0.000000, 393.653800, 241.090902, 0.000000, 0.000000, 0.000000, 1.000000, 0.000000]
+"""
+
+
+@pytest.fixture
+def ros_file(tmp_path):
+    path = tmp_path / "camera.yaml"
+    path.write_text(ROS_FILE)
+    return path
+
+
+def test_reads_the_file_of_camera_calibration(ros_file):
+    calibration = load_camera_yaml(ros_file)
+    assert (calibration.camera_name, calibration.width, calibration.height) == ("narrow_stereo", 640, 480)
+    assert calibration.distortion_model == "plumb_bob"
+    assert calibration.D == (-0.361976, 0.110510, 0.001014, 0.000505, 0.0)
+    assert calibration.K[0] == 438.783367 and calibration.K[5] == 243.738352 and len(calibration.K) == 9
+    assert calibration.R[1] == 0.002789 and len(calibration.R) == 9
+    assert calibration.P[2] == 322.797939 and len(calibration.P) == 12
+
+
+def test_written_file_reads_back_the_same(ros_file, tmp_path):
+    calibration = dataclasses.replace(load_camera_yaml(ros_file), camera_name="other", D=(0.1, 0.2, 0.3, 0.4))
+    save_camera_yaml(tmp_path / "copy.yaml", calibration)
+    assert load_camera_yaml(tmp_path / "copy.yaml") == calibration
+
+
+def test_urls(ros_file, tmp_path, monkeypatch):
+    assert isinstance(load_camera_yaml(f"file://{ros_file}"), Calibration)
+    share = tmp_path / "install" / "share" / "my_robot"
+    share.mkdir(parents=True)
+    ros_file.rename(share / "camera.yaml")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path / 'install'}")
+    assert load_camera_yaml("package://my_robot/camera.yaml").width == 640
+    with pytest.raises(CalibrationError, match="package 'other_robot' is not in AMENT_PREFIX_PATH"):
+        load_camera_yaml("package://other_robot/camera.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("image_width: 640\n", "", "'image_width' is missing"),
+        ("image_height: 480", "image_height: 0", "'image_height' must be a positive"),
+        ("camera_matrix:", "matrix:", "'camera_matrix' is missing"),
+        ("438.783367, ", "", "'camera_matrix' must have 9 values in 'data', got 8"),
+        ("-0.361976, 0.110510, ", "", "'distortion_coefficients' must have 4 or 5 values in 'data', got 3"),
+        ("438.783367", ".nan", "'camera_matrix' has values that are not finite"),
+        ("393.653800", ".inf", "'projection_matrix' has values that are not finite"),
+        ("438.783367", "wide", "'camera_matrix' has a value that is not a number"),
+        ("438.783367", "-1.0", "focal lengths that are not positive"),
+        ("plumb_bob", "magic", "unknown distortion_model 'magic'; known: plumb_bob"),
+        ("image_width: 640", "image_width: [", "not valid YAML"),
+    ],
+)
+def test_bad_files_name_the_file_and_the_fault(ros_file, old, new, message):
+    ros_file.write_text(ROS_FILE.replace(old, new))
+    with pytest.raises(CalibrationError, match=message) as caught:
+        load_camera_yaml(ros_file)
+    assert str(ros_file) in str(caught.value)
+
+
+def test_missing_and_empty_file(tmp_path):
+    with pytest.raises(CalibrationError, match="cannot read camera calibration .*no.yaml"):
+        load_camera_yaml(tmp_path / "no.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(CalibrationError, match="holds no keys"):
+        load_camera_yaml(tmp_path / "empty.yaml")
+
+
+def test_camera_from_info():
+    assert camera_from_info([500.0, 0, 320, 0, 501, 240, 0, 0, 1]) == Camera(500.0, 501.0, 320.0, 240.0)
+    assert camera_from_info([0.0] * 9) is None  # ROS: not calibrated
+
+
+@pytest.mark.parametrize(
+    ("K", "message"),
+    [
+        ([float("nan"), 0, 320, 0, 500, 240, 0, 0, 1], "not finite"),
+        ([500, 0, float("inf"), 0, 500, 240, 0, 0, 1], "not finite"),
+        ([-500, 0, 320, 0, 500, 240, 0, 0, 1], "not positive"),
+        ([500, 0, 320], "9 values"),
+    ],
+)
+def test_bad_camera_info(K, message):
+    with pytest.raises(CalibrationError, match=message):
+        camera_from_info(K)
