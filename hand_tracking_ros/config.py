@@ -76,6 +76,7 @@ class KeypointConfig(Config):
 
     model: str = param("keynet", "Model name in models/, or a path to a manifest .yaml", read_only=True)
     crop_scale: float = param(1.5, "Side of the crop over the side of the hand's tight box", low=1.0, high=3.0)
+    duplicate_share: float = param(0.35, "Hands whose keypoints are closer than this share of a palm are one hand", low=0.0, high=1.0)
     refine_new: bool = param(True, "Run KeyNet twice on a new detection: the second crop follows the first result")
 
 
@@ -100,7 +101,6 @@ class TrackConfig(Config):
     start_presence: float = param(0.6, "Least presence that starts a track", low=0.0, high=1.0)
     keep_presence: float = param(0.4, "Least presence that counts as seen; below it a track coasts", low=0.0, high=1.0)
     coast_s: float = param(0.15, "A track not seen for this long ends", low=0.0, high=5.0)
-    duplicate_share: float = param(0.35, "Hands whose keypoints are closer than this share of a palm are one hand", low=0.0, high=1.0)
     max_gap_s: float = param(0.5, "A longer gap between frames, or a backward one, resets all tracks", low=0.01, high=60.0)
 
 
@@ -115,6 +115,7 @@ class FilterConfig(Config):
     acceleration: float = param(40.0, "kalman: acceleration noise, palm lengths/s^2 (standard deviation)", low=0.01, high=10000.0)
     measurement: float = param(0.03, "kalman: measurement noise, palm lengths (standard deviation)", low=0.0001, high=1.0)
     side_memory_s: float = param(2.0, "Handedness is averaged over about this long", low=0.0, high=60.0)
+    one_person: bool = param(True, "Two hands in view belong to one person: one is left, the other right")
     palm_m: float = param(0.092, "Assumed length wrist to middle finger base, used when the camera is calibrated", low=0.03, high=0.2)
 
 
