@@ -1,0 +1,119 @@
+"""The filter stage: raw keypoints in, steady hands with handedness, velocities and 3D points out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hand_tracking_ros.config import FilterConfig, TrackConfig
+from hand_tracking_ros.filters import Filter, make_filter
+from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.lifting import lift, palm_length_px
+from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Source
+
+FLIP_LOG_ODDS = 1.0  # evidence against the published side that it takes to change it
+
+
+@dataclass
+class _Smoothed:
+    """State of one hand over time."""
+
+    filter: Filter
+    last: HandKeypoints
+    started_s: float
+    seen_s: float
+    right_log_odds: float = 0.0
+    side: Side = Side.UNKNOWN
+    side_score: float = 0.5
+
+
+class HandFilter:
+    """Filters the keypoints of every hand, by id, in seconds. What is not seen is extrapolated for ``track.coast_s``."""
+
+    def __init__(self, config: FilterConfig = FilterConfig(), track: TrackConfig = TrackConfig()):
+        self.config = config
+        self._track = track
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all hands."""
+        self._hands: dict[int, _Smoothed] = {}
+        self._stamp_s = -np.inf
+
+    def apply(self, keypoints: Sequence[HandKeypoints], stamp_s: float, camera: Camera | None = None) -> list[Hand]:
+        """Hands at ``stamp_s``, by id. Metric 3D points need ``camera``; without it they are relative."""
+        if not 0 <= stamp_s - self._stamp_s <= self._track.max_gap_s:
+            self.reset()
+        elapsed_s = stamp_s - self._stamp_s if np.isfinite(self._stamp_s) else 0.0
+        self._stamp_s = stamp_s
+        for hand in keypoints:
+            self._take(hand, stamp_s, elapsed_s)
+        oldest_s = stamp_s - self._track.coast_s - 1e-9
+        listed = {hand.id for hand in keypoints}
+        self._hands = {i: s for i, s in self._hands.items() if s.seen_s >= oldest_s and i in listed}
+        self._assign_sides()
+        return [self._hand(smoothed, stamp_s, camera) for _, smoothed in sorted(self._hands.items())]
+
+    def _take(self, hand: HandKeypoints, stamp_s: float, elapsed_s: float) -> None:
+        smoothed = self._hands.get(hand.id)
+        if hand.presence < (self._track.start_presence if smoothed is None else self._track.keep_presence):
+            return
+        if smoothed is None:
+            smoothed = _Smoothed(make_filter(self.config, self._track.max_gap_s), hand, stamp_s, stamp_s)
+            self._hands[hand.id] = smoothed
+        palm_px = palm_length_px(hand.keypoints_px, hand.depth_rel)
+        smoothed.filter.update(_channels(hand, palm_px), stamp_s, palm_px)
+        smoothed.last, smoothed.seen_s = hand, stamp_s
+        self._weigh_side(smoothed, hand.right_score, stamp_s, elapsed_s)
+
+    def _weigh_side(self, smoothed: _Smoothed, right_score: float, stamp_s: float, elapsed_s: float) -> None:
+        """Average the log odds of being a right hand: over the hand's life at first, over ``side_memory_s`` later."""
+        evidence = float(np.log(np.clip(right_score, 0.002, 0.998)) - np.log(np.clip(1 - right_score, 0.002, 0.998)))
+        age_s = stamp_s - smoothed.started_s
+        share = elapsed_s / (min(age_s, self.config.side_memory_s) + elapsed_s) if age_s > 0 else 1.0
+        smoothed.right_log_odds += share * (evidence - smoothed.right_log_odds)
+
+    def _assign_sides(self) -> None:
+        """Name each hand's side; a named side changes only on clear evidence, so that it does not flicker."""
+        hands = [self._hands[i] for i in sorted(self._hands)]
+        pair = self.config.one_person and len(hands) == 2
+        odds = [smoothed.right_log_odds for smoothed in hands]
+        if pair:  # given that the sides differ, only the difference counts
+            odds = [odds[0] - odds[1], odds[1] - odds[0]]
+        for smoothed, right in zip(hands[:1] if pair else hands, odds):
+            limit = {Side.RIGHT: -FLIP_LOG_ODDS, Side.LEFT: FLIP_LOG_ODDS, Side.UNKNOWN: 0.0}[smoothed.side]
+            smoothed.side = Side.RIGHT if right > limit else Side.LEFT
+        if pair:
+            hands[1].side = Side.LEFT if hands[0].side == Side.RIGHT else Side.RIGHT
+        for smoothed, right in zip(hands, odds):
+            smoothed.side_score = float(1 / (1 + np.exp(-right if smoothed.side == Side.RIGHT else right)))
+
+    def _hand(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None) -> Hand:
+        last = smoothed.last
+        seen = smoothed.seen_s == stamp_s
+        values, velocity = smoothed.filter.predict(stamp_s), smoothed.filter.velocity
+        keypoints_px = values[:-1, :2].copy()
+        scale, points_3d, velocities_3d = lift(values, velocity, camera, self.config.palm_m)
+        return Hand(
+            id=last.id,
+            side=smoothed.side,
+            side_score=smoothed.side_score,
+            score=last.presence,
+            source=last.source if seen else Source.PREDICTED,
+            box=box_around(keypoints_px),
+            keypoints_px=keypoints_px,
+            keypoint_scores=np.array(last.keypoint_scores if seen else last.keypoint_scores * 0.5),
+            velocities_px=velocity[:-1, :2].copy(),
+            scale=scale,
+            points_3d=points_3d,
+            velocities_3d=velocities_3d,
+        )
+
+
+def _channels(hand: HandKeypoints, palm_px: float) -> np.ndarray:
+    """What is filtered together, in px: (22, 3), x, y and depth of each joint, then the palm length."""
+    joints = np.column_stack([hand.keypoints_px, hand.depth_rel * palm_px])
+    return np.vstack([joints, [palm_px, 0.0, 0.0]])

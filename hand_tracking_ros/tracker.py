@@ -1,0 +1,69 @@
+"""HandTracker: the whole loop in one object. The public API of the package."""
+
+from __future__ import annotations
+
+import time
+
+from hand_tracking_ros.config import TrackerConfig
+from hand_tracking_ros.detection import HandDetector
+from hand_tracking_ros.images import as_mono
+from hand_tracking_ros.keypoints import KeypointEstimator
+from hand_tracking_ros.smoothing import HandFilter
+from hand_tracking_ros.tracks import HandTracks
+from hand_tracking_ros.types import Frame, Hand
+
+STAGES = ("flow", "detect", "keypoints", "filter", "total")
+
+
+class HandTracker:
+    """Tracks hands through the frames of one camera.
+
+    Raises ModelError or BackendError when the networks cannot be loaded, and only then: ``step`` takes any valid Frame.
+    ``timings_s``: seconds that each stage took on the last frame.
+    """
+
+    def __init__(self, config: TrackerConfig = TrackerConfig()):
+        self.config = config
+        self.detector = HandDetector(config.detector, config.inference)
+        self.estimator = KeypointEstimator(config.keypoints, config.inference, config.track.max_hands)
+        self.tracks = HandTracks(config.track, config.flow)
+        self.filter = HandFilter(config.filter, config.track)
+        self.timings_s = dict.fromkeys(STAGES, 0.0)
+
+    def step(self, frame: Frame) -> list[Hand]:
+        """Hands in ``frame``, by id. Frames come in the order of their stamps; a jump in time starts all over."""
+        mono = as_mono(frame.image)
+        clock = _StageClock()
+        boxes = self.tracks.predict(mono, frame.stamp_s)
+        clock.lap("flow")
+        if self.tracks.wants_detection(frame.stamp_s):
+            boxes = self.tracks.associate(self.detector.detect(mono), frame.stamp_s)
+        clock.lap("detect")
+        keypoints = self.estimator.estimate(mono, boxes) if boxes else []
+        self.tracks.update(keypoints, frame.stamp_s)
+        clock.lap("keypoints")
+        hands = self.filter.apply(keypoints, frame.stamp_s, frame.camera)
+        clock.lap("filter")
+        self.timings_s = clock.laps()
+        return hands
+
+    def reset(self) -> None:
+        """Forget all hands. Ids go on counting, so an id always means one hand."""
+        self.tracks.reset()
+        self.filter.reset()
+
+
+class _StageClock:
+    """Wall time per stage. Measures only; nothing that is computed depends on it."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._laps = dict.fromkeys(STAGES, 0.0)
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._laps[stage] = now - self._last
+        self._last = now
+
+    def laps(self) -> dict[str, float]:
+        return {**self._laps, "total": self._last - self._start}

@@ -1,0 +1,156 @@
+"""The life of tracks: where each hand's box is in the next frame, when to detect, who is who.
+
+Detection by tracking (MEgATrack, section 3): DetNet runs only while a wanted hand is missing; a tracked hand's box comes
+from optical flow on its last keypoints. Times are the stamps of the images; nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hand_tracking_ros.config import FlowConfig, TrackConfig
+from hand_tracking_ros.flow import FlowImage, FlowPropagator
+from hand_tracking_ros.geometry import Box, box_around
+from hand_tracking_ros.types import HandBox, HandKeypoints, Source
+
+LEAST_INSIDE = 0.25  # a box with less of its area in the image has left
+SAME_HAND_SHARE = 0.6  # a detection closer to a tracked hand than this share of the box side is that hand
+REVIVE_SHARE = 2.5  # a detection closer than this to where a lost hand was expected is that hand again
+
+
+@dataclass
+class _Track:
+    id: int
+    hand_box: HandBox  # in the frame last processed
+    keypoints_px: np.ndarray | None  # (21, 2) in that frame; None until first seen
+    seen_s: float
+    seen: bool = False  # in the last frame
+    seen_center_px: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
+    velocity_px_s: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of the box centre
+
+
+class HandTracks:
+    """All tracks of one image stream. Per frame: ``predict``, if ``wants_detection`` then ``associate``, ``update``."""
+
+    def __init__(self, track: TrackConfig = TrackConfig(), flow: FlowConfig = FlowConfig()):
+        self.config = track
+        self._flow = FlowPropagator(flow)
+        self._next_id = 1  # never goes back, not even on reset: ids are not reused
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tracks; ids go on counting."""
+        self._tracks: list[_Track] = []
+        self._previous: FlowImage | None = None
+        self._stamp_s = -np.inf
+        self._detected_s = -np.inf
+
+    def predict(self, mono: np.ndarray, stamp_s: float) -> list[HandBox]:
+        """Boxes of the tracked hands in the image (H, W) uint8 taken at ``stamp_s``. Time jumps reset all tracks."""
+        if not 0 <= stamp_s - self._stamp_s <= self.config.max_gap_s:
+            self.reset()
+        current = self._flow.prepare(mono)
+        if current.mono is mono:
+            current = FlowImage(mono.copy(), current.scale)  # the caller may reuse its buffer
+        if self._previous is not None and self._previous.mono.shape != current.mono.shape:
+            self.reset()
+        self._prune(stamp_s, mono.shape)
+        self._propagate(current, stamp_s)
+        self._previous, self._stamp_s = current, stamp_s
+        return [track.hand_box for track in self._tracks]
+
+    def wants_detection(self, stamp_s: float) -> bool:
+        """Whether DetNet should look at this frame: a hand is missing and the budget allows it."""
+        seen = sum(track.seen for track in self._tracks)
+        if seen >= self.config.max_hands:
+            return False
+        just_lost = any(not track.seen and track.seen_s >= self._detected_s for track in self._tracks)
+        interval_s = self.config.missing_interval_s if seen and not just_lost else self.config.search_interval_s
+        return not 0 <= stamp_s - self._detected_s < interval_s
+
+    def associate(self, detections: Sequence[HandBox], stamp_s: float) -> list[HandBox]:
+        """Boxes of this frame after a detection: the predicted ones, lost hands found again, and new hands."""
+        self._detected_s = stamp_s
+        for detection in detections:
+            if any(_distance(track.hand_box.box, detection.box) < SAME_HAND_SHARE for track in self._tracks if track.seen):
+                continue
+            lost = [t for t in self._tracks if not t.seen and t.hand_box.source != Source.DETECTED]
+            nearest = min(lost, key=lambda track: _distance(track.hand_box.box, detection.box), default=None)
+            if nearest is not None and _distance(nearest.hand_box.box, detection.box) < REVIVE_SHARE:
+                nearest.hand_box = _with_id(detection, nearest.id)
+                nearest.keypoints_px = None
+            elif len(self._tracks) < self.config.max_hands:
+                self._tracks.append(_Track(self._next_id, _with_id(detection, self._next_id), None, -np.inf))
+                self._next_id += 1
+        return [track.hand_box for track in self._tracks]
+
+    def update(self, keypoints: Sequence[HandKeypoints], stamp_s: float) -> None:
+        """Take the keypoints of this frame. What KeyNet does not confirm coasts, or ends when it was new."""
+        by_id = {hand.id: hand for hand in keypoints}
+        for track in self._tracks:
+            hand = by_id.get(track.id)
+            least = self.config.keep_presence if np.isfinite(track.seen_s) else self.config.start_presence
+            track.seen = hand is not None and hand.presence >= least
+            if track.seen:
+                self._see(track, hand, stamp_s)
+        self._tracks = [track for track in self._tracks if np.isfinite(track.seen_s)]
+
+    def _see(self, track: _Track, hand: HandKeypoints, stamp_s: float) -> None:
+        box = box_around(hand.keypoints_px)
+        elapsed_s = stamp_s - track.seen_s
+        center_px = np.array(box.center_px)
+        if 0 < elapsed_s < np.inf:
+            track.velocity_px_s = 0.5 * track.velocity_px_s + 0.5 * (center_px - track.seen_center_px) / elapsed_s
+        track.keypoints_px, track.seen_center_px, track.seen_s = hand.keypoints_px, center_px, stamp_s
+        track.hand_box = HandBox(box, hand.presence, hand.right_score, track.id, hand.source)
+
+    def _prune(self, stamp_s: float, shape: tuple[int, ...]) -> None:
+        height, width = shape[:2]
+        self._tracks = [
+            track
+            for track in self._tracks
+            if stamp_s - track.seen_s <= self.config.coast_s + 1e-9
+            and track.hand_box.box.area_inside(width, height) >= LEAST_INSIDE
+        ]
+
+    def _propagate(self, current: FlowImage, stamp_s: float) -> None:
+        followed = [track for track in self._tracks if track.keypoints_px is not None]
+        if followed and self._previous is not None:
+            hands = [(track.keypoints_px, track.hand_box.box) for track in followed]
+            motions = self._flow.propagate_many(self._previous, current, hands)
+        else:
+            motions = []
+        elapsed_s = stamp_s - self._stamp_s
+        for track, motion in zip(followed, motions):
+            if motion.enough:
+                track.keypoints_px = motion.keypoints_px
+                self._move(track, motion.box, Source.PROPAGATED)
+            else:
+                shift = track.velocity_px_s * elapsed_s
+                track.keypoints_px = track.keypoints_px + shift
+                self._move(track, _shifted(track.hand_box.box, shift), Source.PREDICTED)
+        for track in self._tracks:
+            if track.keypoints_px is None:
+                self._move(track, _shifted(track.hand_box.box, track.velocity_px_s * elapsed_s), Source.PREDICTED)
+
+    @staticmethod
+    def _move(track: _Track, box: Box, source: Source) -> None:
+        old = track.hand_box
+        track.hand_box = HandBox(box, old.score, old.right_score, old.id, source)
+
+
+def _with_id(detection: HandBox, track_id: int) -> HandBox:
+    return HandBox(detection.box, detection.score, detection.right_score, track_id, Source.DETECTED)
+
+
+def _shifted(box: Box, shift: np.ndarray) -> Box:
+    return Box((box.center_px[0] + float(shift[0]), box.center_px[1] + float(shift[1])), box.size_px, box.angle_rad)
+
+
+def _distance(a: Box, b: Box) -> float:
+    """Distance of two box centres as a share of the larger box's side."""
+    gap = np.hypot(a.center_px[0] - b.center_px[0], a.center_px[1] - b.center_px[1])
+    return float(gap / max(*a.size_px, *b.size_px))

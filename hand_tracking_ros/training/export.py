@@ -1,0 +1,90 @@
+"""Export a trained network to ONNX with its manifest.
+
+    python -m hand_tracking_ros.training.export keynet --run runs/keynet --output models --card card.yaml
+
+``card``: a YAML with training, accuracy and licence, copied into the manifest. The exported graph takes uint8 and holds
+normalisation and decoding; its outputs are compared with torch before anything is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+import yaml
+
+from hand_tracking_ros.manifest import write_manifest
+from hand_tracking_ros.training.networks.detnet import STRIDE, DetNet, DetNetRuntime
+from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetRuntime
+
+OPSET = 17
+MAX_BATCH = 16
+TOLERANCE = 2e-3  # largest difference between torch and ONNX Runtime, in the units of the outputs
+
+
+def runtime_of(task: str, network: torch.nn.Module) -> tuple[torch.nn.Module, str, tuple[int, int], str]:
+    """(runtime module, input name, input size (W, H), task name of the manifest)."""
+    if task == "keynet":
+        size = network.config.size
+        return KeyNetRuntime(network).eval(), "crop", (size, size), "keypoints"
+    return DetNetRuntime(network).eval(), "image", (network.config.width, network.config.height), "detect"
+
+
+def export(task: str, network: torch.nn.Module, output: Path, name: str, card: dict) -> Path:
+    """Write ``name``.onnx and ``name``.yaml into ``output``; raises RuntimeError when ONNX and torch disagree."""
+    runtime, input_name, (width, height), manifest_task = runtime_of(task, network)
+    dynamic = manifest_task == "keypoints"
+    example = torch.randint(0, 256, (2 if dynamic else 1, 1, height, width), dtype=torch.uint8)
+    path = output / f"{name}.onnx"
+    names = list(runtime.outputs)
+    axes = {key: {0: "N"} for key in [input_name, *names]} if dynamic else None
+    torch.onnx.export(
+        runtime, (example,), str(path), input_names=[input_name], output_names=names, dynamic_axes=axes,
+        opset_version=OPSET, dynamo=False, do_constant_folding=True,
+    )  # fmt: skip
+    outputs = _compare(runtime, path, input_name, example)
+    batch = "N" if dynamic else 1
+    write_manifest(
+        output / f"{name}.yaml",
+        name=name,
+        file=path.name,
+        task=manifest_task,
+        inputs={input_name: {"dtype": "uint8", "shape": [batch, 1, height, width]}},
+        outputs={key: {"dtype": "float32", "shape": [batch, *value.shape[1:]]} for key, value in zip(names, outputs)},
+        opset=OPSET,
+        max_batch=MAX_BATCH if dynamic else 1,
+        **card,
+    )
+    return path
+
+
+def _compare(runtime: torch.nn.Module, path: Path, input_name: str, example: torch.Tensor) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {input_name: example.numpy()})
+    with torch.no_grad():
+        expected = [value.numpy() for value in runtime(example)]
+    for name, got, wanted in zip(runtime.outputs, outputs, expected):
+        worst = float(np.abs(got - wanted).max())
+        if worst > TOLERANCE * max(1.0, float(np.abs(wanted).max())):
+            raise RuntimeError(f"output '{name}' of {path} differs from torch by {worst}: the export is wrong")
+    return outputs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=("keynet", "detnet"))
+    parser.add_argument("--run", type=Path, required=True, help="folder with checkpoint.pt; its averaged weights are used")
+    parser.add_argument("--output", type=Path, required=True, help="the models folder")
+    parser.add_argument("--name", help="name of the model, default the task")
+    parser.add_argument("--card", type=Path, required=True, help="YAML with the remaining manifest keys")
+    args = parser.parse_args()
+    network = {"keynet": KeyNet, "detnet": DetNet}[args.task]()
+    network.load_state_dict(torch.load(args.run / "checkpoint.pt", map_location="cpu")["average"])
+    print(export(args.task, network, args.output, args.name or args.task, yaml.safe_load(args.card.read_text())))
+
+
+if __name__ == "__main__":
+    main()
