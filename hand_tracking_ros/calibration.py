@@ -101,7 +101,7 @@ def camera_from_info(K: Sequence[float]) -> Camera | None:
     if not any(values):
         return None
     if values[0] <= 0 or values[4] <= 0:
-        raise CalibrationError(f"camera_info: K has focal lengths that are not positive ({values}); calibrate the camera")
+        raise CalibrationError(f"camera_info: K has focal lengths that are not positive ({values}); calibrate it")
     return Camera(fx=values[0], fy=values[4], cx=values[2], cy=values[5])
 
 
@@ -120,12 +120,12 @@ def _resolve(path: str | Path) -> Path:
         share = Path(prefix) / "share" / package
         if share.is_dir():
             return share / rest
-    raise CalibrationError(f"cannot resolve {text}: package '{package}' is not in AMENT_PREFIX_PATH; source its setup file")
+    raise CalibrationError(f"cannot resolve {text}: no package '{package}' in AMENT_PREFIX_PATH; source its setup file")
 
 
 def _get(content: dict, name: str, file: Path) -> Any:
     if name not in content:
-        raise CalibrationError(f"{file}: '{name}' is missing; a camera_calibration YAML file has it, save the file anew")
+        raise CalibrationError(f"{file}: '{name}' is missing; camera_calibration writes it, save the file anew")
     return content[name]
 
 

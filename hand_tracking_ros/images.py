@@ -1,4 +1,4 @@
-"""Image encodings: from the bytes of a ROS image (raw or compressed) to mono or BGR arrays, without copies where possible.
+"""Image encodings: from the bytes of a ROS image, raw or compressed, to mono or BGR arrays without needless copies.
 
 Every function returns uint8 arrays, (H, W) mono or (H, W, 3) BGR. ``mono8``, ``bgr8`` and the Y plane of ``nv12`` and
 ``nv21`` come back as views of the caller's buffer, also when rows are padded (step > row bytes): treat them as
@@ -38,7 +38,7 @@ _BGRA8 = _Layout(4, cv2.COLOR_BGRA2GRAY, cv2.COLOR_BGRA2BGR)
 _UYVY = _Layout(2, cv2.COLOR_YUV2GRAY_UYVY, cv2.COLOR_YUV2BGR_UYVY, even=(2, 1))
 _YUYV = _Layout(2, cv2.COLOR_YUV2GRAY_YUY2, cv2.COLOR_YUV2BGR_YUY2, even=(2, 1))
 
-# ROS names a Bayer pattern by its first two rows; OpenCV by the second pixel of the second row, so R and B look swapped.
+# ROS names a Bayer pattern by its first two rows; OpenCV by the rows that follow, so R and B look swapped.
 _LAYOUTS = {
     "mono8": _MONO8,
     "8UC1": _MONO8,
@@ -140,7 +140,8 @@ def _bytes_of(data) -> np.ndarray:
     try:
         return np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
     except (TypeError, ValueError, BufferError) as error:
-        raise ImageError(f"image data of type {type(data).__name__} is not a contiguous byte buffer: {error}") from error
+        kind = type(data).__name__
+        raise ImageError(f"image data of type {kind} is not a contiguous byte buffer: {error}") from error
 
 
 def _checked(data, height: int, width: int, step: int, encoding: str) -> _Layout:
@@ -153,7 +154,7 @@ def _checked(data, height: int, width: int, step: int, encoding: str) -> _Layout
         raise ImageError(f"{where} has zero size: the camera driver sent an empty image")
     row_bytes = width * layout.bytes_per_pixel
     if step < row_bytes:
-        raise ImageError(f"{where}: step is {step} bytes, but one row needs {row_bytes}; the driver fills 'step' wrongly")
+        raise ImageError(f"{where}: step is {step} bytes, but one row needs {row_bytes}; the driver's fault")
     if width % layout.even[0] or height % layout.even[1]:
         raise ImageError(f"{where}: this encoding needs {'an even width' if layout.even[1] == 1 else 'even sizes'}")
     expected = step * height * layout.row_share[0] // layout.row_share[1]

@@ -31,7 +31,7 @@ rectification_matrix:
 projection_matrix:
   rows: 3
   cols: 4
-  data: [393.653800, 0.000000, 322.797939, 0.000000, 0.000000, 393.653800, 241.090902, 0.000000, 0.000000, 0.000000, 1.000000, 0.000000]
+  data: [393.6538, 0.0, 322.797939, 0.0, 0.0, 393.6538, 241.090902, 0.0, 0.0, 0.0, 1.0, 0.0]
 """
 
 
@@ -65,7 +65,7 @@ def test_urls(ros_file, tmp_path, monkeypatch):
     ros_file.rename(share / "camera.yaml")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path / 'install'}")
     assert load_camera_yaml("package://my_robot/camera.yaml").width == 640
-    with pytest.raises(CalibrationError, match="package 'other_robot' is not in AMENT_PREFIX_PATH"):
+    with pytest.raises(CalibrationError, match="no package 'other_robot' in AMENT_PREFIX_PATH"):
         load_camera_yaml("package://other_robot/camera.yaml")
 
 
@@ -78,7 +78,7 @@ def test_urls(ros_file, tmp_path, monkeypatch):
         ("438.783367, ", "", "'camera_matrix' must have 9 values in 'data', got 8"),
         ("-0.361976, 0.110510, ", "", "'distortion_coefficients' must have 4 or 5 values in 'data', got 3"),
         ("438.783367", ".nan", "'camera_matrix' has values that are not finite"),
-        ("393.653800", ".inf", "'projection_matrix' has values that are not finite"),
+        ("393.6538", ".inf", "'projection_matrix' has values that are not finite"),
         ("438.783367", "wide", "'camera_matrix' has a value that is not a number"),
         ("438.783367", "-1.0", "focal lengths that are not positive"),
         ("plumb_bob", "magic", "unknown distortion_model 'magic'; known: plumb_bob"),
@@ -93,7 +93,7 @@ def test_bad_files_name_the_file_and_the_fault(ros_file, old, new, message):
 
 
 def test_missing_and_empty_file(tmp_path):
-    with pytest.raises(CalibrationError, match="cannot read camera calibration .*no.yaml"):
+    with pytest.raises(CalibrationError, match=r"cannot read camera calibration .*no\.yaml"):
         load_camera_yaml(tmp_path / "no.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(CalibrationError, match="holds no keys"):

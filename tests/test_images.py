@@ -45,7 +45,9 @@ def test_mono8_is_a_view(encoding, padding):
     assert np.array_equal(call(images.to_bgr, rows, encoding, padding), np.repeat(rows[..., None], 3, axis=2))
 
 
-@pytest.mark.parametrize("make", [bytes, bytearray, memoryview, lambda d: array.array("B", d), lambda d: np.frombuffer(d, np.uint8)])
+@pytest.mark.parametrize(
+    "make", [bytes, bytearray, memoryview, lambda d: array.array("B", d), lambda d: np.frombuffer(d, np.uint8)]
+)
 def test_any_buffer_is_accepted(make):
     rows = np.arange(H * W, dtype=np.uint8).reshape(H, W)
     assert np.array_equal(images.to_mono(make(rows.tobytes()), height=H, width=W, step=W, encoding="mono8"), rows)
@@ -84,7 +86,7 @@ def test_bgr8_is_a_view():
 @pytest.mark.parametrize("order", ["rggb", "bggr", "gbrg", "grbg"])
 def test_bayer_colours_are_right(order, padding):
     """A flat colour seen through the mosaic: row 0 holds the first two letters, row 1 the last two."""
-    value = dict(zip("bgr", BGR))
+    value = {"b": BGR[0], "g": BGR[1], "r": BGR[2]}
     tile = np.array([[value[order[0]], value[order[1]]], [value[order[2]], value[order[3]]]], np.uint8)
     mosaic = np.tile(tile, (H // 2, W // 2))
     bgr = call(images.to_bgr, mosaic, f"bayer_{order}8", padding)
@@ -138,7 +140,7 @@ def test_16_bit_keeps_the_high_byte_and_does_not_flicker(encoding, bigendian):
 
 
 def test_unknown_encoding_lists_the_known():
-    with pytest.raises(ImageError, match="'32FC1'.*mono8.*nv12"):
+    with pytest.raises(ImageError, match=r"'32FC1'.*mono8.*nv12"):
         call(images.to_mono, flat(1), "32FC1")
 
 
@@ -185,7 +187,7 @@ def test_compressed_channel_order_alpha_and_16_bit():
 def test_compressed_bad_data():
     with pytest.raises(ImageError, match="empty"):
         images.decode_compressed(b"", "jpeg")
-    with pytest.raises(ImageError, match="cannot decode.*11 bytes"):
+    with pytest.raises(ImageError, match=r"cannot decode.*11 bytes"):
         images.decode_compressed(b"not an jpeg", "jpeg")
 
 
