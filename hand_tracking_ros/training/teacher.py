@@ -171,7 +171,8 @@ def main() -> None:
     totals: collections.Counter = collections.Counter()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     done = 0
-    with multiprocessing.Pool(args.workers) as pool, args.output.open("w") as out:
+    # A fresh process per chunk: MediaPipe's graphs keep their memory until their process ends.
+    with multiprocessing.Pool(args.workers, maxtasksperchild=1) as pool, args.output.open("w") as out:
         for labels, reasons in pool.imap(label_files, jobs):
             totals.update(reasons)
             done += 1

@@ -30,7 +30,6 @@ class Samples(IterableDataset):
         self.task, self.batch, self.seed = task, batch, seed
 
     def __iter__(self):
-        cv2.setNumThreads(1)
         worker = torch.utils.data.get_worker_info()
         rng = np.random.default_rng((self.seed, worker.id if worker else 0))
         while True:
@@ -137,6 +136,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--save-every-s", type=float, default=300.0)
     args = parser.parse_args()
+    cv2.setNumThreads(1)  # before the workers are forked: OpenCV's own threads do not survive that
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     train(tasks.TASKS[args.task](args.data, args.labels, args.synthetic), args)
