@@ -38,6 +38,11 @@ class HandFilter:
         self._track = track
         self.reset()
 
+    def reconfigure(self, config: FilterConfig, track: TrackConfig) -> None:
+        """Take over new settings; all hands start afresh, with their ids."""
+        self.config, self._track = config, track
+        self.reset()
+
     def reset(self) -> None:
         """Forget all hands."""
         self._hands: dict[int, _Smoothed] = {}

@@ -47,6 +47,13 @@ class HandTracker:
         self.timings_s = clock.laps()
         return hands
 
+    def reconfigure(self, config: TrackerConfig) -> None:
+        """Take over new settings between two frames. The networks stay as loaded; the filters start afresh."""
+        self.config = config
+        self.detector.config, self.estimator.config = config.detector, config.keypoints
+        self.tracks.reconfigure(config.track, config.flow)
+        self.filter.reconfigure(config.filter, config.track)
+
     def reset(self) -> None:
         """Forget all hands. Ids go on counting, so an id always means one hand."""
         self.tracks.reset()

@@ -41,6 +41,10 @@ class HandTracks:
         self._next_id = 1  # never goes back, not even on reset: ids are not reused
         self.reset()
 
+    def reconfigure(self, track: TrackConfig, flow: FlowConfig) -> None:
+        """Take over new settings; the tracks live on."""
+        self.config, self._flow = track, FlowPropagator(flow)
+
     def reset(self) -> None:
         """Forget all tracks; ids go on counting."""
         self._tracks: list[_Track] = []
