@@ -21,14 +21,17 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Distribution, Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
+
+from distutils.command.install_data import install_data  # isort: skip (setuptools provides distutils)
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "hand_tracking_ros"
 SWITCH = "HAND_TRACKING_ROS_MESSAGES"
 DATA_FOLDERS = ("config", "launch", "models", "rviz")
+INDEX = "share/ament_index/resource_index"
 SDIST_FILES = ("CHANGELOG.rst", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "msg", "tests", "docs", "benchmarks")
 
 # A set of Jazzy wheels that works together. Versions are exact because the wheels do not say what they fit.
@@ -103,6 +106,8 @@ def wants_messages() -> bool:
 def installed_files(folder: Path, destination: str) -> list[tuple[str, list[str]]]:
     """data_files entries that copy the tree ``folder`` to <prefix>/``destination``."""
     entries = []
+    if not folder.is_dir():
+        return entries
     for directory in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
         files = sorted(str(path) for path in directory.iterdir() if path.is_file())
         if files and directory.name != "__pycache__":
@@ -116,21 +121,14 @@ class BuildMessages(build_ext):
 
     def run(self) -> None:
         """Generate into build_lib, or into the checkout for an editable install."""
-        stage = WORK / "stage"
-        self.cmake(stage)
-        generated = next(stage.glob(f"**/site-packages/{PACKAGE}"))
+        self.cmake(STAGE)
+        generated = next(STAGE.glob(f"**/*-packages/{PACKAGE}"))
         target = ROOT / PACKAGE if self.editable_mode else Path(self.build_lib) / PACKAGE
         shutil.rmtree(target / "msg", ignore_errors=True)
         shutil.copytree(generated / "msg", target / "msg", ignore=shutil.ignore_patterns("__pycache__"))
         for library in generated.glob("*.so"):
             shutil.copy2(library, target)
         self.generated = [*(target / "msg").rglob("*"), *target.glob("*.so")]
-
-        data = self.distribution.data_files  # changed in place: later commands hold this very list
-        data.append(("lib", sorted(map(str, (stage / "lib").glob("lib*.so")))))
-        data.extend(installed_files(stage / "share" / PACKAGE / "msg", f"share/{PACKAGE}/msg"))
-        index = stage / "share" / "ament_index" / "resource_index" / "rosidl_interfaces"
-        data.extend(installed_files(index, "share/ament_index/resource_index/rosidl_interfaces"))
 
     def cmake(self, stage: Path) -> None:
         """Configure, build and install the package with CMake into ``stage``."""
@@ -169,6 +167,33 @@ class BuildMessages(build_ext):
         return {}
 
 
+class InstallData(install_data):
+    """Installs the data folders, the mark of the package in the ament index, and the libraries of the messages."""
+
+    def run(self) -> None:
+        """Add what is generated. It is outside the source tree, where setup() must not name files."""
+        marker = WORK / PACKAGE
+        marker.touch()
+        libraries = sorted(map(str, (STAGE / "lib").glob("lib*.so")))
+        interfaces = STAGE / INDEX / "rosidl_interfaces"
+        self.data_files = [
+            *self.data_files,
+            (f"{INDEX}/packages", [str(marker)]),
+            ("lib", libraries),
+            *installed_files(STAGE / "share" / PACKAGE / "msg", f"share/{PACKAGE}/msg"),
+            *installed_files(interfaces, f"{INDEX}/rosidl_interfaces"),
+        ]
+        super().run()
+
+
+class PackageDistribution(Distribution):
+    """Lets an editable install have data files: setuptools asks for ``has_data``, and names it ``has_data_files``."""
+
+    def has_data(self) -> bool:
+        """Whether install_data has something to do: always, the mark in the ament index."""
+        return True
+
+
 class Sdist(sdist):
     """Source archive with everything that the build and the tests need."""
 
@@ -183,10 +208,8 @@ class Sdist(sdist):
 
 def share_files() -> list[tuple[str, list[str]]]:
     """The data that both builds install, where hand_tracking_ros/paths.py looks for it."""
-    marker = WORK / PACKAGE
-    marker.touch()
     share = f"share/{PACKAGE}"
-    entries = [(share, ["package.xml"]), ("share/ament_index/resource_index/packages", [str(marker)])]
+    entries = [(share, ["package.xml"])]
     for folder in DATA_FOLDERS:
         entries += installed_files(Path(folder), f"{share}/{folder}")
     return entries
@@ -194,6 +217,7 @@ def share_files() -> list[tuple[str, list[str]]]:
 
 # Nothing of an earlier build may slip into this one, so that all of it happens in a folder that goes away.
 WORK = Path(tempfile.mkdtemp(prefix=f"{PACKAGE}-build-"))
+STAGE = WORK / "stage"  # what CMake installs
 atexit.register(shutil.rmtree, WORK, ignore_errors=True)
 os.chdir(ROOT)
 with_messages = wants_messages()
@@ -204,6 +228,7 @@ setup(
     # The extension makes it a platform wheel; the frontend fetches setup_requires into its build environment.
     ext_modules=[Extension(f"{PACKAGE}.msg", [])] if with_messages else [],
     setup_requires=MESSAGE_BUILD_REQUIREMENTS if with_messages else [],
-    cmdclass={"build_ext": BuildMessages, "sdist": Sdist},
+    distclass=PackageDistribution,
+    cmdclass={"build_ext": BuildMessages, "install_data": InstallData, "sdist": Sdist},
     options={"build": {"build_base": str(WORK / "build")}},
 )
