@@ -109,11 +109,11 @@ class FilterConfig(Config):
     """Temporal filter of the keypoints, and of the handedness."""
 
     kind: str = param("one_euro", "Temporal filter", choices=("none", "one_euro", "kalman"))
-    min_cutoff_hz: float = param(2.0, "one_euro: cut-off at rest; lower is steadier", low=0.01, high=100.0)
-    beta: float = param(6.0, "one_euro: Hz of cut-off per palm length/s of speed; higher lags less", low=0.0, high=1000.0)
-    derivative_cutoff_hz: float = param(4.0, "one_euro: cut-off of the speed estimate", low=0.01, high=100.0)
-    acceleration: float = param(40.0, "kalman: acceleration noise, palm lengths/s^2 (standard deviation)", low=0.01, high=10000.0)
-    measurement: float = param(0.03, "kalman: measurement noise, palm lengths (standard deviation)", low=0.0001, high=1.0)
+    min_cutoff_hz: float = param(1.0, "one_euro: cut-off at rest; lower is steadier", low=0.01, high=100.0)
+    beta: float = param(4.0, "one_euro: Hz of cut-off per palm length/s of speed; higher lags less", low=0.0, high=1000.0)
+    derivative_cutoff_hz: float = param(2.0, "one_euro: cut-off of the speed estimate", low=0.01, high=100.0)
+    acceleration: float = param(15.0, "kalman: acceleration noise, palm lengths/s^2 (standard deviation)", low=0.01, high=10000.0)
+    measurement: float = param(0.06, "kalman: measurement noise, palm lengths (standard deviation)", low=0.0001, high=1.0)
     side_memory_s: float = param(2.0, "Handedness is averaged over about this long", low=0.0, high=60.0)
     one_person: bool = param(True, "Two hands in view belong to one person: one is left, the other right")
     palm_m: float = param(0.092, "Assumed length wrist to middle finger base, used when the camera is calibrated", low=0.03, high=0.2)

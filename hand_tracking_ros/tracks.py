@@ -19,6 +19,7 @@ from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 LEAST_INSIDE = 0.25  # a box with less of its area in the image has left
 SAME_HAND_SHARE = 0.6  # a detection closer to a tracked hand than this share of the box side is that hand
 REVIVE_SHARE = 2.5  # a detection closer than this to where a lost hand was expected is that hand again
+STAMP_JITTER_S = 0.002  # an interval of three frames means every third frame, though stamps jitter
 
 
 @dataclass
@@ -73,7 +74,7 @@ class HandTracks:
             return False
         just_lost = any(not track.seen and track.seen_s >= self._detected_s for track in self._tracks)
         interval_s = self.config.missing_interval_s if seen and not just_lost else self.config.search_interval_s
-        return not 0 <= stamp_s - self._detected_s < interval_s
+        return not 0 <= stamp_s - self._detected_s < interval_s - STAMP_JITTER_S
 
     def associate(self, detections: Sequence[HandBox], stamp_s: float) -> list[HandBox]:
         """Boxes of this frame after a detection: the predicted ones, lost hands found again, and new hands."""

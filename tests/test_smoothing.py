@@ -1,0 +1,130 @@
+"""The filter stage: handedness over time, what is published when, and the 3D lift with its velocities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hand_tracking_ros.config import FilterConfig, TrackConfig
+from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.lifting import PALM_RATIOS, palm_length_px
+from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.smoothing import HandFilter
+from hand_tracking_ros.types import Camera, HandKeypoints, Scale, Source
+
+# A flat right hand, palm to the camera, in palm lengths: the proportions of lifting.PALM_RATIOS hold.
+FLAT = np.array([(0, 0), (-0.25, -0.2), (-0.5, -0.45), (-0.65, -0.7), (-0.75, -0.95), (-0.3, -0.998), (-0.33, -1.4),
+                 (-0.34, -1.65), (-0.35, -1.85), (0, -1), (0, -1.45), (0, -1.7), (0, -1.95), (0.2, -0.94), (0.23, -1.35),
+                 (0.25, -1.6), (0.26, -1.8), (0.35, -0.86), (0.42, -1.15), (0.46, -1.35), (0.5, -1.5)])  # fmt: skip
+OFF = FilterConfig(kind="none")
+
+
+def observed(center=(320.0, 300.0), palm_px=80.0, *, id=1, presence=0.9, right=0.9, depth=None) -> HandKeypoints:
+    points = FLAT * palm_px + center
+    depth = np.zeros(21) if depth is None else depth
+    return HandKeypoints(id, box_around(points), Source.PROPAGATED, points, np.ones(21), depth, presence, right)
+
+
+def run(stream, config=FilterConfig(), track=TrackConfig(), fps=30.0):
+    """Apply to frames of observations; the hands of every frame."""
+    hand_filter = HandFilter(config, track)
+    return [hand_filter.apply(frame, k / fps) for k, frame in enumerate(stream)]
+
+
+def test_side_is_an_average_that_single_wrong_frames_do_not_flip():
+    sides = [0.9, 0.9, 0.1, 0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9]
+    frames = run([[observed(right=r)] for r in sides])
+    assert [hands[0].side for hands in frames] == [Side.RIGHT] * len(sides)
+    assert 0.75 < frames[-1][0].side_score < 0.9
+
+
+def test_a_wrong_first_impression_is_corrected():
+    frames = run([[observed(right=0.3)]] + [[observed(right=0.97)]] * 60)
+    assert frames[0][0].side == Side.LEFT
+    assert frames[-1][0].side == Side.RIGHT and frames[-1][0].side_score > 0.9
+
+
+@pytest.mark.parametrize("first, second, expected", [
+    pytest.param(0.95, 0.6, (Side.RIGHT, Side.LEFT), id="both look right: the surer one is"),
+    pytest.param(0.4, 0.05, (Side.RIGHT, Side.LEFT), id="both look left: the surer one is"),
+    pytest.param(0.1, 0.9, (Side.LEFT, Side.RIGHT), id="no conflict"),
+])  # fmt: skip
+def test_two_hands_of_one_person_differ(first, second, expected):
+    pair = [observed((200, 300), id=1, right=first), observed((460, 300), id=2, right=second)]
+    hands = run([pair] * 5)[-1]
+    assert tuple(hand.side for hand in hands) == expected
+    free = run([pair] * 5, FilterConfig(one_person=False))[-1]
+    assert free[0].side == (Side.RIGHT if first > 0.5 else Side.LEFT)
+
+
+def test_a_hand_not_seen_is_predicted_for_the_coast_time_then_gone():
+    moving = [[observed((300 + 6 * k, 300))] for k in range(15)]
+    lost = [[observed((0, 0), presence=0.0)]] * 6
+    frames = run(moving + lost, OFF, TrackConfig(coast_s=0.1))
+    assert [len(hands) for hands in frames[15:]] == [1, 1, 1, 0, 0, 0]
+    predicted = frames[15][0]
+    assert predicted.source == Source.PREDICTED
+    assert predicted.keypoints_px[0, 0] == pytest.approx(300 + 6 * 15, abs=0.5)
+    assert predicted.velocities_px[0, 0] == pytest.approx(180.0, abs=1.0)
+    assert np.all(predicted.keypoint_scores < frames[14][0].keypoint_scores)
+
+
+def test_a_new_hand_needs_more_presence_than_a_known_one():
+    track = TrackConfig(start_presence=0.6, keep_presence=0.4)
+    frames = run([[observed(presence=p)] for p in (0.5, 0.7, 0.5, 0.3)], OFF, track)
+    assert [len(hands) for hands in frames] == [0, 1, 1, 1]
+    assert [hands[0].source for hands in frames[1:]] == [Source.PROPAGATED, Source.PROPAGATED, Source.PREDICTED]
+
+
+@pytest.mark.parametrize("kind", ["none", "one_euro", "kalman"])
+def test_after_a_time_jump_the_filter_equals_a_fresh_one(kind):
+    hand_filter = HandFilter(FilterConfig(kind=kind))
+    for k in range(20):
+        hand_filter.apply([observed((300 + 9 * k, 300))], 100 + k / 30)
+    after = hand_filter.apply([observed((100, 100))], 1.0)[0]
+    np.testing.assert_allclose(after.keypoints_px, observed((100, 100)).keypoints_px)
+    np.testing.assert_allclose(after.velocities_px, 0)
+
+
+@pytest.mark.parametrize("kind, most", [("one_euro", 0.5), ("kalman", 0.75)])
+def test_noise_at_rest_is_reduced(kind, most):
+    """1 px on a palm of 80 px. The Kalman filter is tuned for speed, the one-euro filter also for rest."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(120):
+        clean = observed()
+        noisy = clean.keypoints_px + rng.normal(0, 1.0, (21, 2))
+        frames.append([HandKeypoints(1, clean.box, clean.source, noisy, np.ones(21), np.zeros(21), 0.9, 0.9)])
+    out = np.array([hands[0].keypoints_px for hands in run(frames, FilterConfig(kind=kind))[30:]])
+    assert out.std(axis=0).mean() < most
+
+
+def test_relative_points_have_the_wrist_at_the_origin_and_the_palm_as_unit():
+    hand = run([[observed(palm_px=73.0)]], OFF)[0][0]
+    assert hand.scale == Scale.RELATIVE
+    np.testing.assert_allclose(hand.points_3d[0], 0)
+    np.testing.assert_allclose(hand.points_3d[:, :2], FLAT, atol=0.02)
+    assert np.linalg.norm(hand.points_3d[9]) == pytest.approx(1.0, abs=0.02)
+
+
+def test_with_a_camera_points_and_velocities_are_metric():
+    camera, palm_m, depth_m = Camera(600, 600, 320, 240), 0.09, 0.6
+    palm_px = 600 * palm_m / depth_m
+    hand_filter = HandFilter(FilterConfig(kind="none", palm_m=palm_m))
+    for k in range(10):  # 0.3 m/s to the right
+        shift_px = 600 * 0.3 * (k / 30) / depth_m
+        hand = hand_filter.apply([observed((300 + shift_px, 280), palm_px)], k / 30, camera)[0]
+    assert hand.scale == Scale.ASSUMED
+    np.testing.assert_allclose(hand.points_3d[:, 2], depth_m, rtol=0.02)
+    span = np.linalg.norm(hand.points_3d[9] - hand.points_3d[0])
+    assert span == pytest.approx(palm_m, rel=0.02)
+    np.testing.assert_allclose(hand.velocities_3d, np.tile([0.3, 0, 0], (21, 1)), atol=0.01)
+
+
+@pytest.mark.parametrize("tilt_deg", [0, 30, 60, 75])
+def test_palm_length_does_not_shrink_when_the_hand_tilts(tilt_deg):
+    tilt = np.radians(tilt_deg)
+    points = np.column_stack([FLAT[:, 0], FLAT[:, 1] * np.cos(tilt)]) * 80
+    depth = FLAT[:, 1] * np.sin(tilt)
+    assert palm_length_px(points, depth - depth[9]) == pytest.approx(80, rel=0.04)
+    assert PALM_RATIOS.shape == (5,)

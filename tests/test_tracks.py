@@ -1,0 +1,166 @@
+"""The life of tracks: budget of the detector, ids, coasting, time jumps. Images are textures that really move."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import pytest
+
+from hand_tracking_ros.config import TrackConfig
+from hand_tracking_ros.geometry import Box
+from hand_tracking_ros.tracks import HandTracks
+from hand_tracking_ros.types import HandBox, HandKeypoints, Source
+
+WIDTH, HEIGHT = 640, 480
+POSE = np.array([(0, 0), (-20, -15), (-35, -30), (-45, -45), (-52, -58), (-18, -60), (-20, -85), (-21, -100), (-22, -112),
+                 (0, -63), (0, -92), (0, -108), (0, -120), (16, -60), (18, -85), (19, -100), (20, -110), (30, -52),
+                 (34, -70), (36, -82), (38, -92)], float)  # fmt: skip
+
+
+@lru_cache
+def texture(seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (HEIGHT + 200, WIDTH + 200)).astype(np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2.5), None, 0, 255, cv2.NORM_MINMAX)
+
+
+def view(shift: tuple[int, int] = (0, 0), seed: int = 0) -> np.ndarray:
+    """The texture as the camera sees it after everything moved by ``shift`` px."""
+    x, y = 100 - shift[0], 100 - shift[1]
+    return np.ascontiguousarray(texture(seed)[y : y + HEIGHT, x : x + WIDTH])
+
+
+def detection(x: float, y: float, side: float = 120.0, score: float = 0.9) -> HandBox:
+    return HandBox(Box((x, y), (side, side), 0.0), score, 0.7)
+
+
+def keypoints(hand_box: HandBox, presence: float = 0.95) -> HandKeypoints:
+    """What KeyNet would say of a hand in the middle of ``hand_box``."""
+    points = POSE - (POSE.min(0) + POSE.max(0)) / 2 + np.array(hand_box.box.center_px)
+    ones = np.ones(21)
+    return HandKeypoints(hand_box.id, hand_box.box, hand_box.source, points, ones, 0 * ones, presence, 0.7)
+
+
+def see(tracks: HandTracks, stamp_s: float, *detections: HandBox, image=None, presence: float = 0.95) -> list[HandBox]:
+    """One whole frame: returns the boxes. ``detections`` are offered only when the tracks want them."""
+    boxes = tracks.predict(view() if image is None else image, stamp_s)
+    if tracks.wants_detection(stamp_s):
+        boxes = tracks.associate(list(detections), stamp_s)
+    tracks.update([keypoints(box, presence) for box in boxes], stamp_s)
+    return boxes
+
+
+def test_ids_count_up_and_are_never_reused():
+    tracks = HandTracks()
+    assert [b.id for b in see(tracks, 0.0, detection(200, 240), detection(450, 240))] == [1, 2]
+    tracks.reset()
+    assert [b.id for b in see(tracks, 0.1, detection(200, 240))] == [3]
+
+
+def test_a_tracked_hand_is_carried_by_flow_not_by_detection():
+    tracks = HandTracks(TrackConfig(max_hands=1))
+    see(tracks, 0.0, detection(300, 240))
+    before = keypoints(detection(300, 240)).keypoints_px
+    (box,) = tracks.predict(view((17, -9)), 0.033)
+    assert box.source == Source.PROPAGATED and box.id == 1
+    assert not tracks.wants_detection(0.033)
+    middle = (before.min(0) + before.max(0)) / 2
+    np.testing.assert_allclose(box.box.center_px, middle + [17, -9], atol=1.0)
+
+
+@pytest.mark.parametrize(
+    "config, hands, frames, most",
+    [
+        pytest.param(TrackConfig(max_hands=1), 1, 60, 1, id="all wanted hands tracked: never again"),
+        pytest.param(TrackConfig(max_hands=2, missing_interval_s=0.5), 1, 60, 5, id="second hand missing: on the budget"),
+        pytest.param(TrackConfig(max_hands=2, search_interval_s=0.1), 0, 60, 21, id="no hand: on the search interval"),
+        pytest.param(TrackConfig(max_hands=2, search_interval_s=0.0), 0, 60, 60, id="no hand, no interval: every frame"),
+    ],
+)
+def test_detector_budget(config, hands, frames, most):
+    tracks = HandTracks(config)
+    offered = [detection(200 + 200 * i, 240) for i in range(hands)]
+    ran = 0
+    for k in range(frames):
+        boxes = tracks.predict(view(), k / 30)
+        if tracks.wants_detection(k / 30):
+            ran += 1
+            boxes = tracks.associate(offered, k / 30)
+        tracks.update([keypoints(box) for box in boxes], k / 30)
+    assert 1 <= ran <= most
+    assert ran >= most - 2  # the budget is also used
+
+
+def test_a_new_detection_that_keynet_denies_never_becomes_a_track():
+    tracks = HandTracks(TrackConfig(start_presence=0.6))
+    see(tracks, 0.0, detection(300, 240), presence=0.5)
+    assert tracks.predict(view(), 0.033) == []
+
+
+def test_a_hand_that_fades_coasts_then_ends():
+    tracks = HandTracks(TrackConfig(max_hands=1, coast_s=0.1))
+    see(tracks, 0.0, detection(300, 240))
+    alive = [bool(see(tracks, k / 30, presence=0.1)) for k in range(1, 8)]
+    assert alive == [True, True, True, False, False, False, False]
+
+
+def test_a_lost_hand_found_nearby_keeps_its_id_and_one_far_away_does_not():
+    tracks = HandTracks(TrackConfig(max_hands=1, coast_s=0.2))
+    see(tracks, 0.0, detection(200, 240))
+    see(tracks, 0.033, presence=0.1)
+    (box,) = see(tracks, 0.066, detection(330, 240))
+    assert (box.id, box.source) == (1, Source.DETECTED)
+    for k in range(3, 12):
+        see(tracks, k * 0.033, presence=0.1)
+    (box,) = see(tracks, 0.45, detection(330, 240))
+    assert box.id == 2
+
+
+def test_a_detection_on_a_tracked_hand_makes_no_second_track():
+    tracks = HandTracks(TrackConfig(max_hands=2, missing_interval_s=0.0))
+    see(tracks, 0.0, detection(300, 240))
+    boxes = see(tracks, 0.033, detection(320, 250), detection(520, 240))
+    assert [b.id for b in boxes] == [1, 2]
+
+
+@pytest.mark.parametrize("jump_s", [pytest.param(-3.0, id="backwards"), pytest.param(2.0, id="gap over max_gap_s")])
+def test_time_jumps_start_all_over(jump_s):
+    tracks = HandTracks()
+    see(tracks, 10.0, detection(300, 240))
+    assert tracks.predict(view(), 10.0 + jump_s) == []
+    assert tracks.wants_detection(10.0 + jump_s)
+
+
+def test_a_change_of_image_size_starts_all_over():
+    tracks = HandTracks()
+    see(tracks, 0.0, detection(300, 240))
+    assert tracks.predict(np.zeros((240, 320), np.uint8), 0.033) == []
+
+
+def test_a_hand_that_leaves_the_image_ends():
+    tracks = HandTracks(TrackConfig(max_hands=1))
+    see(tracks, 0.0, detection(600, 240))
+    for k in range(1, 8):
+        see(tracks, k / 30, image=view((12 * k, 0)))
+    assert tracks.predict(view((96, 0)), 8 / 30) == []
+
+
+def test_without_texture_the_box_goes_on_with_its_velocity():
+    tracks = HandTracks(TrackConfig(max_hands=1, coast_s=1.0))
+    for k in range(10):
+        see(tracks, k / 30, detection(200, 240), image=view((8 * k, 0)))
+    flat = np.full((HEIGHT, WIDTH), 128, np.uint8)
+    (box,) = tracks.predict(flat, 10 / 30)
+    assert box.source == Source.PREDICTED
+    assert box.box.center_px[0] == pytest.approx(200 + 80, abs=4)
+
+
+def test_the_caller_may_reuse_its_image_buffer():
+    tracks = HandTracks(TrackConfig(max_hands=1))
+    buffer = view()
+    see(tracks, 0.0, detection(300, 240), image=buffer)
+    buffer[:] = view((20, 0))
+    (box,) = tracks.predict(buffer, 0.033)
+    assert box.source == Source.PROPAGATED
+    assert box.box.center_px[0] == pytest.approx(300 + 20, abs=1.0)
