@@ -13,6 +13,8 @@ Conventions
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hand_tracking_ros.config import FilterConfig, TrackConfig
@@ -44,10 +46,11 @@ class Filter:
         """Forget everything: the next update starts as on a new filter."""
         self._state: State | None = None
         self._stamp_s: float | None = None
-        self._measured_s: float | np.ndarray = np.nan  # per channel where they differ
+        self._measured_s: float | np.ndarray = math.nan  # per channel once they differ
 
     def update(self, values: np.ndarray, stamp_s: float, unit: float | np.ndarray = 1.0) -> np.ndarray:
         """Take the measurement ``values`` (..., D) of time ``stamp_s`` and return the filtered values, same shape."""
+        stamp_s = float(stamp_s)
         values = self._checked(values, stamp_s, unit)
         if self._stamp_s is not None and stamp_s < self._stamp_s:
             self.reset()
@@ -61,9 +64,8 @@ class Filter:
         position, velocity = self._known()[:2]
         elapsed_s = stamp_s - self._measured_s
         expected = position + velocity * elapsed_s
-        if np.all(elapsed_s <= self._max_gap_s):
-            return expected
-        return np.where(elapsed_s <= self._max_gap_s, expected, np.nan)
+        recent = elapsed_s <= self._max_gap_s
+        return expected if recent is True else np.where(recent, expected, np.nan)
 
     @property
     def velocity(self) -> np.ndarray:
@@ -72,19 +74,22 @@ class Filter:
 
     def _step(self, values: np.ndarray, stamp_s: float, unit: float | np.ndarray) -> None:
         measured = np.isfinite(values)
-        fresh = ~(stamp_s - self._measured_s <= self._max_gap_s)  # also true for NaN: never measured
-        if np.all(measured) and not np.any(fresh):
-            self._state = self._correct(self._state, values, stamp_s - self._measured_s, unit)
+        complete = measured.all()
+        dt_s = stamp_s - self._measured_s
+        going_on = dt_s <= self._max_gap_s  # False for NaN: never measured
+        if complete and going_on is True:  # a plain bool while all channels share their times
+            self._state = self._correct(self._state, values, dt_s, unit)
             self._measured_s = stamp_s
             return
-        start = self._start(np.where(measured, values, np.nan))
-        if self._state is None or np.all(measured & fresh):
+        values = np.where(measured, values, np.nan)
+        start = self._start(values)
+        if self._state is None:
             self._state = start
         else:
-            corrected = self._correct(self._state, values, stamp_s - self._measured_s, unit)
-            known = [np.where(measured, new, old) for new, old in zip(corrected, self._state, strict=True)]
-            self._state = tuple(np.where(measured & fresh, new, old) for new, old in zip(start, known, strict=True))
-        self._measured_s = stamp_s if np.all(measured) else np.where(measured, stamp_s, self._measured_s)
+            corrected = self._correct(self._state, values, dt_s, unit)
+            going_on = [np.where(going_on, new, first) for new, first in zip(corrected, start, strict=True)]
+            self._state = tuple(np.where(measured, new, old) for new, old in zip(going_on, self._state, strict=True))
+        self._measured_s = stamp_s if complete else np.where(measured, stamp_s, self._measured_s)
 
     def _start(self, values: np.ndarray) -> State:
         return values, values * 0.0  # times 0 keeps NaN: what was never measured has no velocity either
@@ -103,9 +108,9 @@ class Filter:
             raise ValueError("values must have shape (..., D), got a single number")
         if self._state is not None and values.shape != self._state[0].shape:
             raise ValueError(f"values must keep shape {self._state[0].shape}, got {values.shape}; reset() to change it")
-        if not np.isfinite(stamp_s):
+        if not math.isfinite(stamp_s):
             raise ValueError(f"stamp_s must be finite, got {stamp_s}")
-        if not (np.all(np.isfinite(unit)) and np.all(np.asarray(unit) > 0)):
+        if not (0 < unit < math.inf if isinstance(unit, float) else np.all((unit > 0) & np.isfinite(unit))):
             raise ValueError(f"unit (palm length) must be finite and positive, got {unit}")
         return values
 
