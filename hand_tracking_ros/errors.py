@@ -27,3 +27,7 @@ class SourceError(HandTrackingError):
 
 class CalibrationError(HandTrackingError, ValueError):
     """A camera calibration is missing, malformed or not finite."""
+
+
+class RecordError(HandTrackingError, ValueError):
+    """A labels or tracking file (docs/evaluation.md) is missing or malformed."""

@@ -120,9 +120,9 @@ def test_damaged_files(tmp_path, folder):
     with pytest.raises(SourceError, match=r"cannot open .*broken\.mp4 as a video"):
         open_source(broken)
     (folder / "frame_1.png").write_bytes(b"this is not an image")
-    with open_source(folder, pace="fast") as source:
-        with pytest.raises(SourceError, match=r"cannot read image .*frame_1\.png"):
-            source.read()
+    unreadable = pytest.raises(SourceError, match=r"cannot read image .*frame_1\.png")
+    with open_source(folder, pace="fast") as source, unreadable:
+        source.read()
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"no images in folder .*empty"):
         open_source(tmp_path / "empty")

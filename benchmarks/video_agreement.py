@@ -1,0 +1,107 @@
+"""How many of the hands that MediaPipe sees in colour does our tracker see in the grey image of the same frame?
+
+    python benchmarks/video_agreement.py --videos ../shared/data/videos --reference reference
+
+``reference`` is a folder of MediaPipe's hands, ``<video stem>.rgb.jsonl`` and ``.mono.jsonl``, made by
+benchmarks/mediapipe_reference.py in MediaPipe's own environment. A hand counts as matched when a hand of ours in the
+same frame has a mean keypoint distance of at most 20 % of the palm, one to one. Prints a markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+from tqdm import tqdm
+
+from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
+from hand_tracking_ros.errors import HandTrackingError
+from hand_tracking_ros.evaluation.agreement import agreement
+from hand_tracking_ros.evaluation.matching import percentile
+from hand_tracking_ros.evaluation.run import track_source
+from hand_tracking_ros.records import TrackedFrame, read_tracks, write_tracks
+from hand_tracking_ros.sources import VideoSource, open_source
+from hand_tracking_ros.tracker import HandTracker
+
+
+def track_video(path: Path, config, output: Path | None) -> list[TrackedFrame]:
+    """Our hands in every frame of the video, each frame at its media time."""
+    with open_source(path, pace="fast") as source:
+        assert isinstance(source, VideoSource)
+        bar = tqdm(track_source(HandTracker(config), source), path.stem, len(source), disable=not sys.stderr.isatty())
+        frames = [frame for _, frame in bar]
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        with (output / f"{path.stem}.ours.jsonl").open("w") as stream:
+            write_tracks(stream, frames)
+    return frames
+
+
+def compare(path: Path, reference: Path, ours: list[TrackedFrame]) -> dict[str, Any]:
+    """Agreement of ours, and of MediaPipe on grey images, with MediaPipe on colour images."""
+    colour = read_tracks(reference / f"{path.stem}.rgb.jsonl")
+    result = {"video": path.stem, "ours": agreement(colour, ours)}
+    grey = reference / f"{path.stem}.mono.jsonl"
+    if grey.is_file():
+        result["mediapipe_mono"] = agreement(colour, read_tracks(grey))
+    result["latency_ms_p50"] = percentile([frame.latency_ms["total"] for frame in ours], 50)
+    result["ids"] = len({hand.id for frame in ours for hand in frame.hands})
+    return result
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: one row per video."""
+    lines = [
+        "| video | frames | MediaPipe RGB hands | ours mono: matched | MediaPipe mono: matched | ours: median error | "
+        "MediaPipe mono: median error | ours: same side | ours: frames with a hand | ours: extra hands | ours: ids |",
+        "|---" * 11 + "|",
+    ]
+
+    def percent(value: float | None, digits: int = 0) -> str:
+        return "-" if value is None or value != value else f"{value:.{digits}f} %"
+
+    def share(r: dict, key: str) -> str:
+        return percent(100 * r[key]["share"], 1) if key in r else "-"
+
+    for r in results:
+        ours, grey = r["ours"], r.get("mediapipe_mono", {})
+        cells = [r["video"], ours["frames"], ours["reference_hands"], share(r, "ours"), share(r, "mediapipe_mono")]
+        cells += [percent(ours["median_error_percent"], 1), percent(grey.get("median_error_percent"), 1)]
+        cells += [percent(100 * ours["same_side"]), ours["frames_with_hand"], ours["extra_hands"], r["ids"]]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--videos", type=Path, required=True, help="folder with videos (sub-folders too)")
+    parser.add_argument("--reference", type=Path, required=True, help="folder with MediaPipe's hands")
+    parser.add_argument("--only", nargs="*", help="stems of the videos to run; default: all that have a reference")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--keep", type=Path, help="folder for our tracking output")
+    add_tracker_options(parser)
+    args = parser.parse_args()
+
+    cv2.setNumThreads(1)
+    videos = sorted(p for p in args.videos.rglob("*.mp4") if (args.reference / f"{p.stem}.rgb.jsonl").is_file())
+    videos = [p for p in videos if not args.only or p.stem in args.only]
+    if not videos:
+        parser.error(f"no video below {args.videos} has a <stem>.rgb.jsonl in {args.reference}; run mediapipe_reference.py")
+    try:
+        config = tracker_config(args)
+        results = [compare(path, args.reference, track_video(path, config, args.keep)) for path in videos]
+    except HandTrackingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(results))
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
