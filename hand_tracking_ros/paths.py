@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import xml.etree.ElementTree as ElementTree
 from functools import lru_cache
 from pathlib import Path
 
@@ -39,3 +42,13 @@ def models_directory() -> Path:
 def config_directory() -> Path:
     """The folder with parameter files and the DDS profile."""
     return share_directory() / "config"
+
+
+def version() -> str:
+    """The version of the package, from its package.xml."""
+    return ElementTree.parse(share_directory() / "package.xml").findtext("version")
+
+
+def set_ament_prefix() -> None:
+    """Let the ament index find this Python's prefix where no ROS is sourced: ROS from wheels sets nothing up."""
+    os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
