@@ -1,0 +1,154 @@
+"""flow_node: the tracks. Carries boxes from image to image, decides when to detect (stage graph, docs/architecture.md).
+
+One image at a time: predict, perhaps wait for detections, publish boxes, wait for their keypoints. Nothing blocks; what
+is waited for is in ``_Pending``. Meanwhile only the newest image is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from hand_tracking_ros import msg
+from hand_tracking_ros.nodes.base import HandNode, result_qos, run
+from hand_tracking_ros.nodes.conversions import (
+    boxes_from_message,
+    boxes_to_message,
+    keypoints_from_message,
+    stamp_ns,
+    stamp_s,
+)
+from hand_tracking_ros.nodes.image_input import CameraInput, ImageInput, Stopwatch
+from hand_tracking_ros.nodes.settings import FlowNodeConfig
+from hand_tracking_ros.tracks import HandTracks
+from hand_tracking_ros.types import HandBox
+
+TIMEOUT_CHECK_S = 0.05
+
+
+@dataclass
+class _Pending:
+    """The image under way, and the topic whose answer it waits for."""
+
+    header: Header
+    width: int
+    height: int
+    boxes: list[HandBox]
+    answer: str  # 'detections' or 'keypoints'
+    since_s: float  # monotonic
+
+
+class FlowNode(HandNode):
+    """Wraps HandTracks."""
+
+    def __init__(self) -> None:
+        super().__init__("flow_node", FlowNodeConfig)
+        self._tracks: HandTracks | None = None
+        self._images = ImageInput(self)
+        self._newest: Image | CompressedImage | None = None
+        self._pending: _Pending | None = None
+        check = self.guarded(self._give_up_waiting)
+        self.create_timer(TIMEOUT_CHECK_S, check, clock=self.steady_clock)
+
+    def configure(self) -> None:
+        self._tracks = HandTracks(self.config.track, self.config.flow)
+        self._boxes = self.publish_to(msg.HandBoxArray, "boxes", result_qos())
+        self._requests = self.publish_to(Header, "detect_requests", result_qos())
+        self.statistics.facts["timeouts"] = 0
+
+    def activate(self) -> None:
+        CameraInput(self).subscribe()  # announces images: what does not arrive is counted
+        self.subscribe(msg.HandBoxArray, "detections", self._on_detections, result_qos())
+        self.subscribe(msg.HandKeypointsArray, "keypoints", self._on_keypoints, result_qos())
+        self._images.subscribe(self._on_image)
+
+    def deactivate(self) -> None:
+        self._newest = self._pending = None
+        if self._tracks is not None:
+            self._tracks.reset()
+
+    def cleanup(self) -> None:
+        self._tracks = None
+
+    def apply(self) -> None:
+        self._tracks.reconfigure(self.config.track, self.config.flow)
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self.statistics.loss.arrive(stamp_ns(message.header.stamp))
+        if self._newest is not None:
+            self.statistics.loss.lost += 1
+        self._newest = message
+        self._next_image()
+
+    def _next_image(self) -> None:
+        """Start on the newest image, if none is under way."""
+        if self._pending is not None or self._newest is None:
+            return
+        message, self._newest = self._newest, None
+        watch = Stopwatch()
+        mono = self._images.mono(message)
+        convert_s = watch.lap()
+        stamp = stamp_s(message.header.stamp)
+        boxes = self._tracks.predict(mono, stamp)
+        height, width = mono.shape
+        self._pending = _Pending(message.header, width, height, boxes, "detections", time.monotonic())
+        self.statistics.latencies({"convert": convert_s, "flow": watch.lap()})
+        if self._tracks.wants_detection(stamp):
+            self._requests.publish(message.header)
+        else:
+            self._publish_boxes()
+
+    def _on_detections(self, message: msg.HandBoxArray) -> None:
+        pending = self._answered("detections", message.header)
+        if pending is not None:
+            pending.boxes = self._tracks.associate(boxes_from_message(message), stamp_s(message.header.stamp))
+            self._publish_boxes()
+
+    def _publish_boxes(self) -> None:
+        pending = self._pending
+        self._boxes.publish(boxes_to_message(pending.boxes, pending.header, pending.width, pending.height))
+        self.statistics.facts["tracks"] = len(pending.boxes)
+        self.statistics.frame(age=self._images.age_s(pending))
+        pending.answer, pending.since_s = "keypoints", time.monotonic()
+
+    def _on_keypoints(self, message: msg.HandKeypointsArray) -> None:
+        if self._answered("keypoints", message.header) is not None:
+            self._pending = None
+            self._tracks.update(keypoints_from_message(message), stamp_s(message.header.stamp))
+            self._next_image()
+
+    def _answered(self, topic: str, header: Header) -> _Pending | None:
+        """The pending image when ``header`` answers it; None for an answer that came too late or is not ours."""
+        pending = self._pending
+        if pending is None or pending.answer != topic or stamp_ns(header.stamp) != stamp_ns(pending.header.stamp):
+            return None
+        self.statistics.latencies({f"wait_{topic}": time.monotonic() - pending.since_s})
+        self.statistics.problems.pop(topic, None)
+        return pending
+
+    def _give_up_waiting(self) -> None:
+        pending = self._pending
+        if pending is None or time.monotonic() - pending.since_s < self.config.stage.timeout_s:
+            return
+        stage = {"detections": "detector_node", "keypoints": "keypoint_node"}[pending.answer]
+        problem = f"no answer of {stage} within {self.config.stage.timeout_s:g} s; is it running and active?"
+        self.statistics.problems[pending.answer] = problem
+        self.statistics.facts["timeouts"] += 1
+        self.warn(f"{pending.answer}: {problem}")
+        if pending.answer == "detections":
+            self._publish_boxes()
+        else:
+            self._pending = None
+            self._next_image()
+
+
+def main() -> int:
+    """Console entry point."""
+    return run(FlowNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,75 @@
+"""hand_tracker_node: the whole pipeline in one process, image in, hands out. The default."""
+
+from __future__ import annotations
+
+from sensor_msgs.msg import CompressedImage, Image
+
+from hand_tracking_ros.nodes.base import HandNode, run
+from hand_tracking_ros.nodes.conversions import stamp_ns, stamp_s
+from hand_tracking_ros.nodes.image_input import CameraInput, ImageInput, Stopwatch
+from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_detector, warm_up_estimator
+from hand_tracking_ros.nodes.settings import HandTrackerNodeConfig
+from hand_tracking_ros.nodes.visuals import HandPublisher
+from hand_tracking_ros.tracker import HandTracker
+from hand_tracking_ros.types import Frame
+
+
+class HandTrackerNode(HandNode):
+    """Wraps HandTracker."""
+
+    def __init__(self) -> None:
+        super().__init__("hand_tracker_node", HandTrackerNodeConfig)
+        self._tracker: HandTracker | None = None
+        self._images = ImageInput(self)
+
+    def configure(self) -> None:
+        self._tracker = HandTracker(self.config)
+        warm_up_detector(self._tracker.detector)
+        warm_up_estimator(self._tracker.estimator, self.config.track.max_hands)
+        self._model_info = ModelInfoPublisher(self, (self._tracker.detector, self._tracker.estimator))
+        self._output = HandPublisher(self)
+
+    def activate(self) -> None:
+        self._model_info.publish()
+        self._camera = CameraInput(self)
+        self._camera.subscribe()
+        self._images.subscribe(self._on_image)
+
+    def deactivate(self) -> None:
+        if self._tracker is not None:
+            self._tracker.reset()
+
+    def cleanup(self) -> None:
+        if self._tracker is not None:
+            self._tracker.detector.backend.close()
+            self._tracker.estimator.backend.close()
+            self._tracker = None
+
+    def apply(self) -> None:
+        self._tracker.reconfigure(self.config)
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        watch = Stopwatch()
+        header = message.header
+        self.statistics.loss.arrive(stamp_ns(header.stamp))
+        mono = self._images.mono(message)
+        convert_s = watch.lap()
+        try:
+            hands = self._tracker.step(Frame(mono, stamp_s(header.stamp), self._camera.camera))
+        except Exception:
+            self._tracker.reset()  # half a step may have been done
+            raise
+        watch.lap()
+        self._output.publish(hands, header, width=mono.shape[1], height=mono.shape[0])
+        age_s = self._images.age_s(message)
+        self.statistics.frame(convert=convert_s, **self._tracker.timings_s, publish=watch.lap(), age=age_s)
+        self._output.publish_overlay(hands, header, lambda: self._images.bgr(message))
+
+
+def main() -> int:
+    """Console entry point."""
+    return run(HandTrackerNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,134 @@
+"""Images and camera_info coming in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from hand_tracking_ros.calibration import camera_from_info
+from hand_tracking_ros.errors import CalibrationError
+from hand_tracking_ros.nodes.base import HandNode, image_qos
+from hand_tracking_ros.nodes.conversions import image_from_message, stamp_ns
+from hand_tracking_ros.types import Camera
+
+PAIRING_DEPTH = 16  # images kept until another stage asks about them
+INFO_DEPTH = 20  # camera_info is small, and what it announces must not be missed while a frame is processed
+
+
+class CameraInput:
+    """The intrinsics that camera_info states: ``camera``, or None while unknown or uncalibrated."""
+
+    def __init__(self, node: HandNode) -> None:
+        self.camera: Camera | None = None
+        self._node = node
+        self._k: bytes | None = None  # what ``camera`` was made of
+
+    def subscribe(self) -> None:
+        """Listen until the node is deactivated."""
+        self._node.subscribe(CameraInfo, "camera_info", self._on_info, image_qos(INFO_DEPTH))
+
+    def _on_info(self, message: CameraInfo) -> None:
+        statistics = self._node.statistics
+        statistics.loss.announce(stamp_ns(message.header.stamp))
+        k = np.asarray(message.k).tobytes()
+        if k == self._k:
+            if self._node.statistics.problems.get("camera_info"):
+                statistics.facts["camera_info_errors"] += 1
+            return
+        self._k = k
+        try:
+            self.camera = camera_from_info(message.k)
+            statistics.problems.pop("camera_info", None)
+        except CalibrationError as error:
+            self.camera = None
+            statistics.problems["camera_info"] = str(error)
+            statistics.facts["camera_info_errors"] = statistics.facts.get("camera_info_errors", 0) + 1
+            self._node.get_logger().warning(f"{error}; until then 3D points stay relative")
+        statistics.facts["camera"] = "calibrated" if self.camera else "not calibrated"
+
+
+class ImageInput:
+    """Images of the parameter group ``image``: raw or compressed, handed on as messages and read on demand."""
+
+    def __init__(self, node: HandNode) -> None:
+        self._node = node
+
+    def subscribe(self, callback: Callable[[Image | CompressedImage], None], depth: int = 1):
+        """Call ``callback`` with every image message until the node is deactivated; returns the subscription."""
+        topic = self._node.resolve_topic_name("image_raw")
+        if self._node.config.image.transport == "compressed":
+            return self._node.subscribe(CompressedImage, f"{topic}/compressed", callback, image_qos(depth))
+        return self._node.subscribe(Image, topic, callback, image_qos(depth))
+
+    def mono(self, message: Image | CompressedImage) -> np.ndarray:
+        """(H, W) uint8. Raises ImageError."""
+        return image_from_message(message, bits=self._node.config.image.bits)
+
+    def bgr(self, message: Image | CompressedImage) -> np.ndarray:
+        """(H, W, 3) uint8. Raises ImageError."""
+        return image_from_message(message, color=True, bits=self._node.config.image.bits)
+
+    def age_s(self, message: Image | CompressedImage) -> float:
+        """Seconds since the image was taken, by the node's clock."""
+        return (self._node.get_clock().now().nanoseconds - stamp_ns(message.header.stamp)) * 1e-9
+
+
+class ImagePairing:
+    """Brings together what arrives on two topics: an image, and what another stage says about the image of that stamp.
+
+    Either may come first. A request whose image did not arrive, though a later one did, is lost: it is reported, and
+    whoever asked gets no answer.
+    """
+
+    def __init__(self, node: HandNode, process: Callable) -> None:
+        """``process(request, image message)`` is called for every pair."""
+        self._node = node
+        self._process = process
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything that waits."""
+        self._images: dict[int, Image | CompressedImage] = {}
+        self._requests: dict[int, object] = {}
+
+    def add_image(self, message: Image | CompressedImage) -> None:
+        """An image has arrived."""
+        stamp = stamp_ns(message.header.stamp)
+        self._node.statistics.loss.arrive(stamp)
+        if self._images and stamp < next(reversed(self._images)):
+            self.clear()  # time went back: another run of the stream
+        self._images[stamp] = message
+        if len(self._images) > PAIRING_DEPTH:
+            del self._images[next(iter(self._images))]
+        for earlier in [waiting for waiting in self._requests if waiting < stamp]:
+            del self._requests[earlier]
+            self._node.skip("the image that another stage asks about never arrived")
+        if stamp in self._requests:
+            self._process(self._requests.pop(stamp), message)
+
+    def add_request(self, header: Header, request) -> None:
+        """Another stage says something about the image with this header."""
+        stamp = stamp_ns(header.stamp)
+        if stamp in self._images:
+            self._process(request, self._images[stamp])
+        elif self._images and stamp < next(reversed(self._images)):
+            self._node.skip("the image that another stage asks about never arrived, or is too old")
+        else:
+            self._requests[stamp] = request
+
+
+class Stopwatch:
+    """Seconds per step: ``lap`` returns those since the last lap."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap, or since the start."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds

@@ -1,0 +1,76 @@
+"""keypoint_node: KeyNet in the boxes of flow_node (stage graph, docs/architecture.md)."""
+
+from __future__ import annotations
+
+from sensor_msgs.msg import CompressedImage, Image
+
+from hand_tracking_ros import msg
+from hand_tracking_ros.keypoints import KeypointEstimator
+from hand_tracking_ros.nodes.base import HandNode, result_qos, run
+from hand_tracking_ros.nodes.conversions import boxes_from_message, keypoints_to_message
+from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, ImageInput, ImagePairing, Stopwatch
+from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_estimator
+from hand_tracking_ros.nodes.settings import KeypointNodeConfig
+
+
+class KeypointNode(HandNode):
+    """Wraps KeypointEstimator."""
+
+    def __init__(self) -> None:
+        super().__init__("keypoint_node", KeypointNodeConfig)
+        self._estimator: KeypointEstimator | None = None
+        self._images = ImageInput(self)
+        self._pairing = ImagePairing(self, self._estimate)
+
+    def configure(self) -> None:
+        config = self.config
+        self._estimator = KeypointEstimator(config.keypoints, config.inference, config.track.max_hands)
+        warm_up_estimator(self._estimator, config.track.max_hands)
+        self._model_info = ModelInfoPublisher(self, (self._estimator,))
+        self._keypoints = self.publish_to(msg.HandKeypointsArray, "keypoints", result_qos())
+
+    def activate(self) -> None:
+        self._model_info.publish()
+        self._images.subscribe(self._pairing.add_image, depth=PAIRING_DEPTH)
+        self.subscribe(msg.HandBoxArray, "boxes", self._on_boxes, result_qos())
+
+    def deactivate(self) -> None:
+        self._pairing.clear()
+
+    def cleanup(self) -> None:
+        if self._estimator is not None:
+            self._estimator.backend.close()
+            self._estimator = None
+
+    def apply(self) -> None:
+        self._estimator.config = self.config.keypoints
+
+    def _on_boxes(self, message: msg.HandBoxArray) -> None:
+        if message.boxes:
+            self._pairing.add_request(message.header, message)
+        else:
+            self._publish([], message)
+            self.statistics.frame()
+
+    def _estimate(self, request: msg.HandBoxArray, message: Image | CompressedImage) -> None:
+        watch = Stopwatch()
+        mono = self._images.mono(message)
+        convert_s = watch.lap()
+        hands = self._estimator.estimate(mono, boxes_from_message(request))
+        keypoints_s = watch.lap()
+        self._publish(hands, request)
+        age_s = self._images.age_s(message)
+        self.statistics.frame(convert=convert_s, keypoints=keypoints_s, publish=watch.lap(), age=age_s)
+
+    def _publish(self, hands: list, request: msg.HandBoxArray) -> None:
+        width, height = request.image_width, request.image_height
+        self._keypoints.publish(keypoints_to_message(hands, request.header, width=width, height=height))
+
+
+def main() -> int:
+    """Console entry point."""
+    return run(KeypointNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,155 @@
+"""Parameters of the nodes: the core's config classes plus what only a node needs. No ROS in here.
+
+Every node takes its names from one class below; together they are the names that config/hand_tracking.yaml may use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hand_tracking_ros.config import (
+    Config,
+    DetectorConfig,
+    FilterConfig,
+    FlowConfig,
+    InferenceConfig,
+    KeypointConfig,
+    TrackConfig,
+    TrackerConfig,
+    flat_fields,
+    param,
+)
+
+
+@dataclass(frozen=True)
+class CameraConfig(Config):
+    """camera_node: where images come from, and how they are published."""
+
+    source: str = param(
+        "0", "Camera index or device, video file, image folder, URL, or 'gst:<pipeline>'", read_only=True
+    )
+    calibration: str = param(
+        "", "Camera calibration YAML; empty: camera_info with K = 0 (uncalibrated)", read_only=True
+    )
+    frame_id: str = param(
+        "camera_optical_frame", "frame_id of the images (an optical frame: x right, y down, z forward)"
+    )
+    encoding: str = param("mono8", "Encoding of image_raw", choices=("mono8", "bgr8"))
+    reliable: bool = param(
+        False, "Publish images reliably; best effort drops what a slow reader cannot take", read_only=True
+    )
+    loop: bool = param(False, "Start a video or folder again at its end", read_only=True)
+    pace: str = param(
+        "realtime",
+        "Video or folder: at its own rate, or as fast as it decodes",
+        choices=("realtime", "fast"),
+        read_only=True,
+    )
+    width: int = param(0, "Width asked of a live camera, px; 0: its default", low=0, high=16384, read_only=True)
+    height: int = param(0, "Height asked of a live camera, px; 0: its default", low=0, high=16384, read_only=True)
+    fps: float = param(
+        0.0,
+        "Rate asked of a live camera, or given to a folder or video, Hz; 0: its own",
+        low=0.0,
+        high=1000.0,
+        read_only=True,
+    )
+    wait_for_subscribers: int = param(
+        0, "Take the first frame once image_raw has this many subscribers", low=0, high=100
+    )
+    reconnect_s: float = param(
+        0.5, "First wait before a lost source is opened again; doubles up to 10 s", low=0.05, high=60.0
+    )
+
+
+@dataclass(frozen=True)
+class ImageConfig(Config):
+    """How a node receives images."""
+
+    transport: str = param(
+        "raw", "image_raw (sensor_msgs/Image) or image_raw/compressed", choices=("raw", "compressed"), read_only=True
+    )
+    bits: int = param(16, "Significant bits of 16-bit images", low=8, high=16)
+
+
+@dataclass(frozen=True)
+class MarkerConfig(Config):
+    """Skeletons for rviz."""
+
+    lifetime_s: float = param(0.5, "A marker that is not renewed disappears after this", low=0.0, high=60.0)
+    joint_size_m: float = param(0.012, "Diameter of a joint", low=0.001, high=0.1)
+
+
+@dataclass(frozen=True)
+class StageConfig(Config):
+    """flow_node: waiting for the other stages."""
+
+    timeout_s: float = param(
+        0.5, "A stage that has not answered after this is reported and its answer skipped", low=0.01, high=60.0
+    )
+
+
+@dataclass(frozen=True)
+class NodeConfig(Config):
+    """What every node has."""
+
+    autostart: bool = param(
+        False, "Configure and activate without a lifecycle manager; exit when that fails", read_only=True
+    )
+
+
+@dataclass(frozen=True)
+class CameraNodeConfig(NodeConfig):
+    camera: CameraConfig = field(default_factory=CameraConfig)
+
+
+@dataclass(frozen=True)
+class HandTrackerNodeConfig(NodeConfig, TrackerConfig):
+    image: ImageConfig = field(default_factory=ImageConfig)
+    markers: MarkerConfig = field(default_factory=MarkerConfig)
+
+
+@dataclass(frozen=True)
+class DetectorNodeConfig(NodeConfig):
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+
+
+@dataclass(frozen=True)
+class FlowNodeConfig(NodeConfig):
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    stage: StageConfig = field(default_factory=StageConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+
+
+@dataclass(frozen=True)
+class KeypointNodeConfig(NodeConfig):
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    keypoints: KeypointConfig = field(default_factory=KeypointConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+
+
+@dataclass(frozen=True)
+class FilterNodeConfig(NodeConfig):
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    markers: MarkerConfig = field(default_factory=MarkerConfig)
+
+
+NODE_CONFIGS = {
+    "camera_node": CameraNodeConfig,
+    "hand_tracker_node": HandTrackerNodeConfig,
+    "detector_node": DetectorNodeConfig,
+    "flow_node": FlowNodeConfig,
+    "keypoint_node": KeypointNodeConfig,
+    "filter_node": FilterNodeConfig,
+}
+
+
+def known_names() -> set[str]:
+    """The names of all parameters of all nodes."""
+    return {name for config in NODE_CONFIGS.values() for name, _ in flat_fields(config)}
