@@ -1,0 +1,244 @@
+"""Training pools: crops around one hand, and whole frames with none to four hands. Exact keypoints, depth, visibility.
+
+Every sample has its own random generator, from (seed, index): a pool is the same in whatever pieces it is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hand_tracking_ros.skeleton import NUM_JOINTS, Side
+from hand_tracking_ros.training.synthetic import photo, scene
+from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds
+from hand_tracking_ros.training.synthetic.model import HandModel
+from hand_tracking_ros.training.synthetic.render import Renderer, SceneHand, Solid
+from hand_tracking_ros.types import Camera
+
+CROP_PX = 160
+FRAME_WH = (320, 240)
+SUPERSAMPLING = 1.5
+# A joint lies at most this far below the skin, in model units: the palm is thicker than the fingers.
+FLESH = np.where(np.isin(np.arange(NUM_JOINTS), (0, 1, 2, 5, 9, 13, 17)), 0.27, 0.14)
+
+
+@dataclass(frozen=True)
+class HandLabel:
+    """keypoints_px (21, 2) corner-origin pixels; keypoints_m (21, 3) camera's optical frame; visible (21,) bool."""
+
+    side: Side
+    keypoints_px: np.ndarray
+    keypoints_m: np.ndarray
+    visible: np.ndarray
+
+    def depth_rel(self) -> np.ndarray:
+        """(21,) depth relative to joint 9 in palm lengths (0 to 9 in 3D)."""
+        palm = np.linalg.norm(self.keypoints_m[9] - self.keypoints_m[0])
+        return ((self.keypoints_m[:, 2] - self.keypoints_m[9, 2]) / palm).astype(np.float32)
+
+
+class Generator:
+    """Makes samples of both kinds. Needs OpenGL (render.py); one per process."""
+
+    def __init__(self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000):
+        model = HandModel()
+        self.seed, self.channels = seed, channels
+        self.scenes = scene.SceneSampler(model, seed, poses)
+        self.backgrounds = Backgrounds(background_folders, seed)
+        self.renderer = Renderer(model)
+
+    def crop(self, index: int) -> tuple[np.ndarray, HandLabel]:
+        """(160, 160) uint8 around one hand, whose tight box covers 42 to 62 % of the side, and its label."""
+        rng = np.random.default_rng([self.seed, 1, index])
+        while True:
+            sample = self._try_crop(rng)
+            if sample is not None:
+                return sample
+
+    def _try_crop(self, rng: np.random.Generator):
+        person = self.scenes.person(rng)
+        side = Side(int(rng.integers(1, 3)))
+        distance = np.exp(rng.uniform(np.log(0.2), np.log(1.1)))
+        position = distance * np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.45, 0.45), 1.0])
+        hand = self.scenes.hand(person, side, rng, position)
+        if hand.keypoints_m()[:, 2].min() < 0.09:
+            return None
+        hands, solids = [hand], self._company(hand, person, rng)
+        if rng.random() < 0.18:
+            hands.append(self._neighbour(hand, person, rng))
+        image, labels = self._shoot(crop_camera(hand, rng), (CROP_PX, CROP_PX), hands, solids, rng)
+        return (image, labels[0]) if labels[0].visible.sum() >= 8 else None
+
+    def _company(self, hand: SceneHand, person: scene.Person, rng: np.random.Generator) -> list[Solid]:
+        """What else is near a hand: a held object, the person's face behind it, things in the way."""
+        points = hand.keypoints_m()
+        center, solids = points.mean(axis=0), []
+        if rng.random() < 0.13:
+            solids.append(scene.held_object(hand, rng))
+        if rng.random() < 0.2:
+            behind = center * (1 + (rng.uniform(0.14, 0.5) / center[2])) + rng.normal(0, 0.09, 3) * [1, 1, 0]
+            solids += scene.face_and_body(behind, person, rng)
+        for _ in range(rng.poisson(0.35)):
+            near = rng.random() < 0.2
+            depth = center[2] * rng.uniform(0.55, 0.9) if near else center[2] + rng.uniform(0.08, 0.4)
+            spread = 0.16 * depth / center[2]
+            place = center * depth / center[2] + rng.normal(0, spread, 3) * [1, 1, 0]
+            solids.append(scene.stray_object(place, person, rng))
+        return solids
+
+    def _neighbour(self, hand: SceneHand, person: scene.Person, rng: np.random.Generator) -> SceneHand:
+        """A second hand beside, behind or before the first, usually the same person's other one."""
+        other = Side.LEFT if hand.posed.side == Side.RIGHT else Side.RIGHT
+        side = other if rng.random() < 0.85 else hand.posed.side
+        center = hand.keypoints_m().mean(axis=0)
+        angle, apart = rng.uniform(0, 2 * np.pi), rng.uniform(0.06, 0.2)
+        shift = np.array([apart * np.cos(angle), apart * np.sin(angle), 0.0])
+        depth = rng.choice([-1, 1]) * max(0.02, 0.11 - 0.6 * apart) + rng.normal(0, 0.02)
+        position = (center + shift) * max(0.15, center[2] + depth) / center[2]
+        return self.scenes.hand(person, side, rng, position)
+
+    def frame(self, index: int) -> tuple[np.ndarray, list[HandLabel]]:
+        """(240, 320) uint8 and the labels of its hands: none to four, of one or several people."""
+        rng = np.random.default_rng([self.seed, 2, index])
+        width, height = FRAME_WH
+        focal = width / 2 / np.tan(np.radians(rng.uniform(50, 100)) / 2)
+        camera = Camera(focal, focal, width / 2 + rng.normal(0, 4), height / 2 + rng.normal(0, 4))
+        count = int(rng.choice(5, p=[0.16, 0.36, 0.34, 0.07, 0.07]))
+        person = self.scenes.person(rng)
+        hands: list[SceneHand] = []
+        solids: list[Solid] = []
+        for _ in range(count):
+            if len(hands) >= 2 or rng.random() < 0.2:
+                person = self.scenes.person(rng)
+            hand = self._place(camera, person, hands, rng)
+            if hand is not None:
+                hands.append(hand)
+                if rng.random() < 0.1:
+                    solids.append(scene.held_object(hand, rng))
+        solids += self._bystanders(camera, hands, person, rng)
+        return self._shoot(camera, FRAME_WH, hands, solids, rng)
+
+    def _place(self, camera: Camera, person: scene.Person, hands: list[SceneHand], rng: np.random.Generator):
+        """A hand of 20 to 200 px somewhere in the frame, not on top of another; None when there is no room."""
+        boxes = [pixel_box(camera, hand.keypoints_m()) for hand in hands]
+        for _ in range(12):
+            wanted_px = np.exp(rng.uniform(np.log(20), np.log(200)))
+            if hands and rng.random() < 0.6:  # hands of one person have similar sizes
+                wanted_px = np.clip(side_of(boxes[-1]) * np.exp(rng.normal(0, 0.2)), 20, 200)
+            depth = np.clip(camera.fx * 1.8 * person.palm_m / wanted_px, 0.13, 4.0)
+            pixel = rng.uniform(-0.02, 1.02, 2) * FRAME_WH
+            ray = np.array([(pixel[0] - camera.cx) / camera.fx, (pixel[1] - camera.cy) / camera.fy, 1.0])
+            sides = {hand.posed.side for hand in hands[-1:]}
+            side = Side(int(rng.integers(1, 3)))
+            if sides == {side} and rng.random() < 0.7:
+                side = Side.LEFT if side == Side.RIGHT else Side.RIGHT
+            hand = self.scenes.hand(person, side, rng, depth * ray)
+            points = hand.keypoints_m()
+            if points[:, 2].min() < 0.07:
+                continue
+            box = pixel_box(camera, points)
+            apart = [np.hypot(*(center_of(box) - center_of(b))) / (side_of(box) + side_of(b)) for b in boxes]
+            if 14 <= side_of(box) <= 215 and (not apart or min(apart) > (0.22 if rng.random() < 0.25 else 0.5)):
+                return hand
+        return None
+
+    def _bystanders(self, camera, hands, person, rng: np.random.Generator) -> list[Solid]:
+        """Faces, bodies and skin-coloured things that are no hands."""
+        solids: list[Solid] = []
+        nearest = min([hand.keypoints_m()[:, 2].mean() for hand in hands], default=rng.uniform(0.4, 1.5))
+
+        def somewhere(depth: float) -> np.ndarray:
+            pixel = rng.uniform(0.0, 1.0, 2) * FRAME_WH
+            return depth * np.array([(pixel[0] - camera.cx) / camera.fx, (pixel[1] - camera.cy) / camera.fy, 1.0])
+
+        chance = 0.35 if hands else 0.5
+        if rng.random() < chance:
+            solids += scene.face_and_body(somewhere(nearest + rng.uniform(0.2, 0.9)), person, rng)
+        for _ in range(rng.poisson(0.7 if hands else 2.0)):
+            solids.append(scene.stray_object(somewhere(nearest + rng.uniform(0.1, 0.8)), person, rng))
+        return solids
+
+    def _shoot(self, camera: Camera, size_wh, hands, solids, rng: np.random.Generator):
+        """Render, composite and photograph: the uint8 image and one label per hand."""
+        factor = SUPERSAMPLING
+        large_wh = (int(size_wh[0] * factor), int(size_wh[1] * factor))
+        large = Camera(camera.fx * factor, camera.fy * factor, camera.cx * factor, camera.cy * factor)
+        light, depth = self.renderer.render(large, large_wh, hands, scene.random_lights(rng), solids)
+        labels = [label_of(hand, large, depth, factor) for hand in hands]
+        background = self.backgrounds.sample(size_wh, rng, least_share=0.2 if size_wh[0] == CROP_PX else 0.45)
+        if self.channels == 1:
+            weights = photo.MONO_WEIGHTS[str(rng.choice(list(photo.MONO_WEIGHTS), p=[0.6, 0.1, 0.2, 0.1]))]
+            light, background = photo.to_mono(light, weights), photo.to_mono(background, weights)
+        shot = photo.random_shot(rng, min(size_wh))
+        return photo.take(light, (depth > 0).astype(np.float32), background, shot, rng), labels
+
+
+def crop_camera(hand: SceneHand, rng: np.random.Generator) -> Camera:
+    """The part of a pinhole image around a hand, as a camera of its own."""
+    points = hand.keypoints_m()
+    rays = points[:, :2] / points[:, 2:]
+    low, high = rays.min(axis=0), rays.max(axis=0)
+    side = (high - low).max() / rng.uniform(0.42, 0.62)
+    center = (low + high) / 2 + rng.uniform(-0.07, 0.07, 2) * side
+    focal = CROP_PX / side
+    return Camera(focal, focal, CROP_PX / 2 - focal * center[0], CROP_PX / 2 - focal * center[1])
+
+
+def label_of(hand: SceneHand, camera: Camera, depth: np.ndarray, factor: float) -> HandLabel:
+    """The label in pixels of the final image; ``camera`` and ``depth`` (H, W) are ``factor`` times larger."""
+    points = hand.keypoints_m()
+    pixels = project(camera, points)
+    column, row = np.floor(pixels).astype(int).T
+    inside = (column >= 0) & (row >= 0) & (column < depth.shape[1]) & (row < depth.shape[0]) & (points[:, 2] > 0)
+    seen = depth[np.clip(row, 0, depth.shape[0] - 1), np.clip(column, 0, depth.shape[1] - 1)]
+    visible = inside & ((seen == 0) | (points[:, 2] - seen < FLESH * hand.posed.unit_m))
+    return HandLabel(hand.posed.side, (pixels / factor).astype(np.float32), points.astype(np.float32), visible)
+
+
+def project(camera: Camera, points_m: np.ndarray) -> np.ndarray:
+    """(N, 2) corner-origin pixels of points (N, 3)."""
+    return points_m[:, :2] / points_m[:, 2:] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+
+
+def pixel_box(camera: Camera, points_m: np.ndarray) -> np.ndarray:
+    pixels = project(camera, points_m)
+    return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
+
+
+def center_of(box: np.ndarray) -> np.ndarray:
+    return (box[:2] + box[2:]) / 2
+
+
+def side_of(box: np.ndarray) -> float:
+    return float((box[2:] - box[:2]).max())
+
+
+def pack_crops(samples) -> dict[str, np.ndarray]:
+    """Arrays of a crop pool: images (N, 160, 160), keypoints (N, 21, 2) px, depth_rel, side (N,), visible."""
+    images, labels = zip(*samples)
+    return {"images": np.stack(images)} | _label_arrays(list(labels))
+
+
+def pack_frames(samples) -> dict[str, np.ndarray]:
+    """Arrays of a frame pool: as crops, one row per hand, with hand_image_index (M,) and boxes (M, 4) x0 y0 x1 y1."""
+    images, groups = zip(*samples)
+    labels = [label for group in groups for label in group]
+    arrays = {"images": np.stack(images)} | _label_arrays(labels)
+    arrays["hand_image_index"] = np.repeat(np.arange(len(groups)), [len(g) for g in groups]).astype(np.int32)
+    keypoints = arrays["keypoints"]
+    arrays["boxes"] = np.concatenate([keypoints.min(axis=1), keypoints.max(axis=1)], axis=1)
+    return arrays
+
+
+def _label_arrays(labels: list[HandLabel]) -> dict[str, np.ndarray]:
+    count = len(labels)
+    return {
+        "keypoints": np.array([label.keypoints_px for label in labels], np.float32).reshape(count, NUM_JOINTS, 2),
+        "depth_rel": np.array([label.depth_rel() for label in labels], np.float32).reshape(count, NUM_JOINTS),
+        "side": np.array([label.side for label in labels], np.uint8),
+        "visible": np.array([label.visible for label in labels], bool).reshape(count, NUM_JOINTS),
+    }
+
+
+KINDS = {"crops": (Generator.crop, pack_crops), "frames": (Generator.frame, pack_frames)}

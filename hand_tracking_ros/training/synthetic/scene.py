@@ -1,0 +1,179 @@
+"""Random scenes: hands with arms, the person's face and body, objects, light. Metres, camera's optical frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.training.synthetic.model import HandModel, turn, unit
+from hand_tracking_ros.training.synthetic.poses import clip_pose, pose_library
+from hand_tracking_ros.training.synthetic.render import AWAY, Lights, Look, SceneHand, Solid
+
+SKIN_TONES = np.array([(0.78, 0.56, 0.46), (0.62, 0.41, 0.30), (0.42, 0.25, 0.16), (0.22, 0.12, 0.075), (0.09, 0.05, 0.035)])
+X, Y, Z = np.eye(3)
+
+
+@dataclass(frozen=True)
+class Person:
+    """What the two hands of one person have in common."""
+
+    shape: int
+    palm_m: float
+    look: Look
+
+
+class SceneSampler:
+    """Draws random hands, people, objects and lights. ``poses``: size of the library of plausible poses."""
+
+    def __init__(self, model: HandModel, seed: int, poses: int = 4000):
+        self.model = model
+        self.poses = pose_library(poses, model, np.random.default_rng([seed, 104729]))
+
+    def person(self, rng: np.random.Generator) -> Person:
+        """A random adult or (rarely) child, with skin, sleeves and jewellery."""
+        child = rng.random() < 0.08
+        palm_m = rng.normal(0.068, 0.006) if child else rng.normal(0.088, 0.0065)
+        return Person(int(rng.integers(self.model.num_shapes)), float(np.clip(palm_m, 0.055, 0.108)), random_look(rng))
+
+    def hand(self, person: Person, side: Side, rng: np.random.Generator, position: np.ndarray, rotation=None) -> SceneHand:
+        """A hand with a random pose whose keypoints are centred on ``position`` (3,)."""
+        pose = self.poses[rng.integers(len(self.poses))] + rng.normal(0, 1.5, self.poses.shape[1])
+        elbow = turn(unit(rng.normal(size=(1, 3))), np.array([rng.uniform(0, 100)]))[0]
+        posed = self.model.posed(person.shape, clip_pose(pose), side, person.palm_m, elbow)
+        rotation = random_rotation(rng) if rotation is None else rotation
+        center = posed.keypoints.min(axis=0) / 2 + posed.keypoints.max(axis=0) / 2
+        return SceneHand(posed, rotation, position - rotation @ center, replace(person.look, seed=float(rng.uniform(0, 50))))
+
+
+def random_rotation(rng: np.random.Generator) -> np.ndarray:
+    """(3, 3) camera from hand frame: mostly upright, palm or back towards the camera; every direction occurs."""
+    if rng.random() < 0.15:
+        return random_direction_rotation(rng)
+    roll = rng.uniform(-60, 60) if rng.random() < 0.65 else rng.uniform(-180, 180)
+    pitch = rng.normal(-5, 30)
+    yaw = rng.choice([0.0, 180.0, rng.uniform(-180, 180)], p=[0.37, 0.33, 0.30]) + rng.normal(0, 28)
+    return rotation_of(roll, pitch, yaw)
+
+
+def rotation_of(roll: float, pitch: float, yaw: float) -> np.ndarray:
+    """Yaw about the hand's own long axis first, then pitch towards the camera, then roll in the image; degrees."""
+    return np.linalg.multi_dot([turn(axis[None], np.array([a]))[0] for axis, a in ((Z, roll), (X, pitch), (Y, yaw))])
+
+
+def random_direction_rotation(rng: np.random.Generator) -> np.ndarray:
+    """Uniform over all rotations."""
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q if np.linalg.det(q) > 0 else q * np.array([1.0, 1.0, -1.0])
+
+
+def skin_color(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Linear RGB and its darkness 0..1, from very light to very dark skin."""
+    darkness = rng.uniform(0, 1)
+    place = darkness * (len(SKIN_TONES) - 1)
+    low = min(int(place), len(SKIN_TONES) - 2)
+    log_tone = np.log(SKIN_TONES[low]) * (low + 1 - place) + np.log(SKIN_TONES[low + 1]) * (place - low)
+    return np.exp(log_tone + rng.normal(0, 0.08) + rng.normal(0, 0.05, 3)), darkness
+
+
+def random_look(rng: np.random.Generator) -> Look:
+    color, darkness = skin_color(rng)
+    sleeve = rng.random() < 0.6
+    start = rng.uniform(-0.05, 0.25) if rng.random() < 0.6 else rng.uniform(0.25, 1.6)
+    band = rng.random() < 0.15
+    band_start = rng.uniform(0.1, 0.5)
+    gloved = rng.random() < 0.03
+    if gloved:
+        color = np.full(3, rng.uniform(0.02, 0.8)) * np.exp(rng.normal(0, 0.3, 3))
+    return Look(
+        skin_color=tuple(color),
+        palm_lightness=0.0 if gloved else rng.uniform(0, 0.15) + darkness * rng.uniform(0, 0.7),
+        nail_lightness=0.0 if gloved else rng.uniform(-0.1, 0.35) + (rng.choice([-0.7, 0.6]) if rng.random() < 0.07 else 0),
+        crease_depth=rng.uniform(0, 0.1) if gloved else rng.uniform(0.03, 0.4),
+        mottle=rng.uniform(0, 0.12),
+        grain=rng.uniform(0, 0.12),
+        relief=rng.uniform(0, 0.12),
+        specular=rng.uniform(0, 0.16) ** 1.4,
+        gloss=rng.uniform(4, 40),
+        sleeve_start=start if sleeve else AWAY,
+        sleeve_thickness=rng.uniform(0.02, 0.16),
+        sleeve_color=tuple(np.exp(rng.uniform(np.log(0.02), np.log(0.85))) * np.exp(rng.normal(0, 0.35, 3))),
+        sleeve_pattern=rng.uniform(0.1, 0.8) if rng.random() < 0.2 else 0.0,
+        band_start=band_start if band else AWAY,
+        band_end=band_start + rng.uniform(0.06, 0.3) if band else AWAY,
+        band_color=tuple(np.full(3, rng.uniform(0.01, 0.7))),
+    )
+
+
+def random_lights(rng: np.random.Generator) -> Lights:
+    """From an overcast sky to one hard lamp, from any side, now and then from behind."""
+    hard = rng.random()
+    ambient = rng.uniform(0.1, 0.9) * (1.3 - hard)
+    tint = np.exp(rng.normal(0, 0.08, 3))
+    bias = np.array([0, -0.5, -0.6]) if rng.random() < 0.85 else np.array([0, -0.2, 0.5])
+    fill = rng.uniform(0, 0.6) * (rng.random() < 0.7)
+    return Lights(
+        key_direction=unit(rng.normal(size=3) + bias),
+        key_color=tuple(rng.uniform(0.3, 2.0) * hard * tint + 0.1),
+        fill_direction=unit(rng.normal(size=3) + [0, 0, -0.4]),
+        fill_color=tuple(fill / tint),
+        sky_color=tuple(ambient * np.exp(rng.normal(0, 0.08, 3))),
+        ground_color=tuple(ambient * rng.uniform(0.2, 0.8) * np.ones(3)),
+        shadow_strength=rng.uniform(0.4, 0.95),
+        wrap=rng.uniform(0.0, 0.45),
+    )
+
+
+def face_and_body(position: np.ndarray, person: Person, rng: np.random.Generator) -> list[Solid]:
+    """A head at ``position`` (3,) turned roughly to the camera, with neck and torso below."""
+    turned = rotation_of(rng.normal(0, 12), rng.normal(0, 15), rng.normal(0, 30))
+    skin, cloth = person.look.skin_color, person.look.sleeve_color
+    hair = tuple(np.exp(rng.uniform(np.log(0.01), np.log(0.4))) * np.array([1.0, 0.8, 0.6]))
+    upright, seed = np.eye(3), float(rng.uniform(0, 50))
+    head = (0.075 * rng.uniform(0.9, 1.1), 0.11 * rng.uniform(0.9, 1.1), 0.095)
+    return [
+        Solid("sphere", turned, position, head, skin, hair, "face", 0.06, seed),
+        Solid("cylinder", upright, position + [0, 0.15, 0.02], (0.055, 0.08, 0.055), skin, seed=seed),
+        Solid("sphere", upright, position + [0, 0.24, 0.04], (0.22, 0.07, 0.09), cloth, material="cloth", specular=0.01, seed=seed),
+        Solid("sphere", upright, position + [0, 0.46, 0.04], (0.19, 0.28, 0.12), cloth, material="cloth", specular=0.01, seed=seed),
+    ]
+
+
+def held_object(hand: SceneHand, rng: np.random.Generator) -> Solid:
+    """Something in or before the hand: a bottle, a box, a ball, a pen."""
+    size = [
+        (rng.uniform(0.02, 0.04),) * 3,
+        (*[rng.uniform(0.02, 0.038)] * 2, 0.0),
+        (0.004, rng.uniform(0.06, 0.09), 0.004),
+        (rng.uniform(0.01, 0.05), rng.uniform(0.01, 0.07), rng.uniform(0.004, 0.03)),
+    ]
+    kind = int(rng.integers(4))
+    shape = ("sphere", "cylinder", "cylinder", "box")[kind]
+    if kind == 1:
+        size[1] = (size[1][0], rng.uniform(0.04, 0.12), size[1][0])
+    depth = 0.012 + min(size[kind]) + rng.uniform(0, 0.02)
+    across = turn(Z[None], np.array([rng.normal(90, 30)]))[0]
+    place = np.array([0.0, -0.85 * hand.posed.unit_m, -depth]) + rng.normal(0, 0.012, 3)
+    return Solid(
+        shape, hand.rotation @ across, hand.rotation @ place + hand.translation, size[kind], random_color(rng),
+        random_color(rng), str(rng.choice(["plain", "stripes"])), rng.uniform(0, 0.4), float(rng.uniform(0, 50)),
+    )  # fmt: skip
+
+
+def stray_object(position: np.ndarray, person: Person, rng: np.random.Generator) -> Solid:
+    """A distractor at ``position``: often skin-coloured, or as thin as a finger or an arm."""
+    shape = str(rng.choice(["sphere", "cylinder", "box"], p=[0.25, 0.55, 0.2]))
+    long, thin = rng.uniform(0.03, 0.25), rng.uniform(0.006, 0.06)
+    color = person.look.skin_color if rng.random() < 0.45 else random_color(rng)
+    material = str(rng.choice(["plain", "cloth", "stripes"], p=[0.6, 0.2, 0.2]))
+    size = (thin, long, thin * rng.uniform(0.5, 1.5))
+    return Solid(
+        shape, random_direction_rotation(rng), position, size, color, random_color(rng), material,
+        rng.uniform(0, 0.3), float(rng.uniform(0, 50)),
+    )  # fmt: skip
+
+
+def random_color(rng: np.random.Generator) -> tuple[float, float, float]:
+    return tuple(np.exp(rng.uniform(np.log(0.015), np.log(0.85))) * np.exp(rng.normal(0, 0.4, 3)))
