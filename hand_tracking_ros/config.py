@@ -175,7 +175,7 @@ def from_nested(config_type: type[Config], values: Mapping[str, Any]) -> Any:
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:  # an empty section is no section: its name is checked as a parameter
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

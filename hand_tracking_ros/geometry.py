@@ -119,10 +119,9 @@ def _shrunk_region(image, out_from_image, out_wh, shrink):
 
 
 def hand_angle(points_px: np.ndarray) -> float:
-    """Angle of the hand, from wrist to the base of the middle finger; 0 when that points up in the image.
+    """Angle of the hand, from the wrist to the mean of the finger bases 5, 9, 13; 0 when that points up in the image.
 
-    ``points_px`` (21, 2). A palm seen end-on has no direction in the image: then the mean of the finger bases decides,
-    and 0 is returned when even those coincide.
+    ``points_px`` (21, 2). A palm seen end-on, where the two coincide, has no direction in the image: 0.
     """
     forward = points_px[[5, MIDDLE_MCP, 13]].mean(axis=0) - points_px[WRIST]
     if np.hypot(*forward) < 1e-6:
