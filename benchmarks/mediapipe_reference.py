@@ -27,7 +27,8 @@ import numpy as np
 def tracked_hands(result, width: int, height: int) -> list[dict]:
     """One record per hand of a MediaPipe result, in pixels of the image."""
     hands = []
-    for landmarks, handedness in zip(result.multi_hand_landmarks or (), result.multi_handedness or ()):
+    found = zip(result.multi_hand_landmarks or (), result.multi_handedness or (), strict=True)
+    for landmarks, handedness in found:
         points = np.array([[p.x * width, p.y * height] for p in landmarks.landmark])
         named, score = handedness.classification[0].label, handedness.classification[0].score
         hands.append(

@@ -90,7 +90,9 @@ def main() -> int:
     videos = sorted(p for p in args.videos.rglob("*.mp4") if (args.reference / f"{p.stem}.rgb.jsonl").is_file())
     videos = [p for p in videos if not args.only or p.stem in args.only]
     if not videos:
-        parser.error(f"no video below {args.videos} has a <stem>.rgb.jsonl in {args.reference}; run mediapipe_reference.py")
+        parser.error(
+            f"no video below {args.videos} has a <stem>.rgb.jsonl in {args.reference}; run mediapipe_reference.py"
+        )
     try:
         config = tracker_config(args)
         results = [compare(path, args.reference, track_video(path, config, args.keep)) for path in videos]

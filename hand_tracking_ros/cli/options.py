@@ -1,0 +1,91 @@
+"""Options that several commands share: the tracker's parameters, and plain tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hand_tracking_ros.config import TrackerConfig, flat_fields, from_flat
+from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.nodes.settings import known_names
+
+NODE = "hand_tracker_node"  # whose section of a ROS parameter file holds the tracker's parameters
+
+
+def add_tracker_options(parser: argparse.ArgumentParser) -> None:
+    """--params and --set: the same parameters as the ROS nodes have."""
+    parser.add_argument("--params", type=Path, metavar="YAML", help="parameter file, as the ROS nodes read it")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one parameter, e.g. track.max_hands=1; wins over --params; may be repeated",
+    )
+
+
+def tracker_config(args: argparse.Namespace, **overrides: Any) -> TrackerConfig:
+    """The tracker's configuration from --params and --set. Raises ConfigError."""
+    values = read_parameters(args.params) if args.params else {}
+    for assignment in args.set:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set needs NAME=VALUE, got '{assignment}'")
+        values[name.strip()] = _parsed(text, f"--set {assignment}")
+    return from_flat(TrackerConfig, values | overrides)
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """{'track.max_hands': 2, ...} from a parameter file, as ROS writes it (node name, ros__parameters) or without.
+
+    Parameters of other nodes are passed over; names that no node knows raise ConfigError when the config is made.
+    """
+    try:
+        content = _parsed(path.read_text(), str(path)) or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read parameter file {path}: {error.strerror}") from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"parameter file {path} must map names to values")
+    flat: dict[str, Any] = {}
+    sections = {str(key): value for key, value in content.items() if isinstance(value, Mapping)}
+    if any("ros__parameters" in section for section in sections.values()):
+        for node, section in sections.items():
+            if node.strip("/*") in ("", NODE):
+                flat |= _flatten(section.get("ros__parameters") or {})
+    else:
+        flat = _flatten(content)
+    own = {name for name, _ in flat_fields(TrackerConfig)}
+    return {name: value for name, value in flat.items() if name in own or name not in known_names()}
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {error}") from error
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def text_table(rows: Sequence[Sequence[Any]], header: Sequence[str] | None = None) -> str:
+    """Columns aligned with spaces: the first to the left, the others to the right."""
+    cells = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    if header:
+        lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join(lines)
