@@ -1,0 +1,83 @@
+"""Blocks of MEgATrack's networks, and a count of their multiply-accumulates."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def conv_bn_relu(inputs: int, outputs: int, stride: int = 1, padding: int = 1) -> nn.Sequential:
+    """3x3 convolution, batch norm, ReLU."""
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class InvertedResidual(nn.Module):
+    """Inverted residual block (MobileNetV2, Sandler et al., CVPR 2018): 1x1 expand, 3x3 depthwise, 1x1 linear.
+
+    ``expanded`` is the width in the middle; where it equals ``inputs`` there is no expansion. The identity is added
+    where input and output have the same shape.
+    """
+
+    def __init__(self, inputs: int, expanded: int, outputs: int, stride: int = 1):
+        super().__init__()
+        self.expand = nn.Identity()
+        if expanded != inputs:
+            conv = nn.Conv2d(inputs, expanded, 1, bias=False)
+            self.expand = nn.Sequential(conv, nn.BatchNorm2d(expanded), nn.ReLU(inplace=True))
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(expanded, expanded, 3, stride, 1, groups=expanded, bias=False),
+            nn.BatchNorm2d(expanded),
+            nn.ReLU(inplace=True),
+        )
+        self.project = nn.Sequential(nn.Conv2d(expanded, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.has_identity = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.has_identity else y
+
+
+def inverted_residuals(inputs: int, *rows: tuple[int, int, int, int]) -> nn.Sequential:
+    """Blocks from table rows (expanded, outputs, stride, repeat); the stride is that of the first of the repeats."""
+    blocks = []
+    for expanded, outputs, stride, repeat in rows:
+        for index in range(repeat):
+            blocks.append(InvertedResidual(inputs, expanded, outputs, stride if index == 0 else 1))
+            inputs = outputs
+    return nn.Sequential(*blocks)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trained parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(network: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-accumulates of the convolutions and linear layers in one forward pass of ``network`` on ``inputs``."""
+    total = 0
+
+    def convolution(layer: nn.Conv2d, _: object, output: Tensor) -> None:
+        nonlocal total
+        total += output.numel() * layer.weight[0].numel()
+
+    def transposed(layer: nn.ConvTranspose2d, taken: tuple[Tensor], _: object) -> None:
+        nonlocal total
+        total += taken[0].numel() * layer.weight[0].numel()
+
+    def linear(layer: nn.Linear, _: object, output: Tensor) -> None:
+        nonlocal total
+        total += output.numel() * layer.in_features
+
+    counters = {nn.Conv2d: convolution, nn.ConvTranspose2d: transposed, nn.Linear: linear}
+    hooks = [m.register_forward_hook(counters[type(m)]) for m in network.modules() if type(m) in counters]
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return total
