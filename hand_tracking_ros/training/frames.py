@@ -78,7 +78,7 @@ class FrameSampler:
         height, width = image.mono.shape
         fit = min(self.size[0] / width, self.size[1] / height)
         scale = fit * np.exp(rng.uniform(*np.log(scales)))
-        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.15 else rng.normal(0, 0.25)
+        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.35 else rng.normal(0, 0.3)
         target = np.array(self.size) * rng.uniform(0.3, 0.7, 2)
         matrix = similarity((width / 2, height / 2), target, scale, turn, rng.random() < 0.5)
         if rng.random() < 0.5:
@@ -111,7 +111,7 @@ class FrameSampler:
         image = self.pasteable[rng.integers(len(self.pasteable))]
         source = image.hands[0]
         side = np.exp(rng.uniform(np.log(MIN_SIDE_PX), np.log(MAX_SIDE_PX)))
-        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.25 else rng.normal(0, 0.5)
+        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.45 else rng.normal(0, 0.5)
         target = rng.uniform(0.02, 0.98, 2) * self.size
         scale = side / source.box.size_px[0]
         matrix = similarity(source.box.center_px, target, scale, turn, rng.random() < 0.5)

@@ -1,0 +1,255 @@
+"""Training: targets that say what they should, losses that a few steps reduce, and an export that equals torch."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the 'train' extra: pip install '.[train]'")
+pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install '.[train]'")
+
+from hand_tracking_ros.geometry import Box, box_around
+from hand_tracking_ros.training import augment
+from hand_tracking_ros.training.crops import CropSampler
+from hand_tracking_ros.training.export import export
+from hand_tracking_ros.training.frames import FrameHand, FrameSampler, dense_target, moved, similarity
+from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage, held_out, load_labelled, texture_tiles
+from hand_tracking_ros.training.networks.detnet import STRIDE, DetNet, DetNetRuntime, DetNetTarget, detnet_loss
+from hand_tracking_ros.training.networks.keynet import (
+    HEATMAP_SIGMA_PX,
+    KeyNet,
+    KeyNetRuntime,
+    KeyNetTarget,
+    gaussian_maps,
+    keynet_loss,
+    soft_argmax,
+)
+from hand_tracking_ros.training.networks.layers import normalised
+from hand_tracking_ros.training.train import learning_rate
+
+POINTS = np.array([(50, 90), (38, 80), (30, 70), (25, 60), (22, 50), (40, 55), (39, 40), (38, 30), (37, 22), (50, 53),
+                   (50, 38), (50, 28), (50, 20), (59, 55), (61, 42), (62, 33), (63, 25), (67, 60), (70, 50), (72, 43),
+                   (74, 37)], float)  # fmt: skip
+
+
+def dotted(points: np.ndarray, wh=(100, 110)) -> np.ndarray:
+    """A picture with a bright dot at every keypoint."""
+    image = np.full((wh[1], wh[0]), 40, np.uint8)
+    for x, y in points:
+        cv2.circle(image, (int(x), int(y)), 2, 230, -1)
+    return image
+
+
+def labelled(kind="frame") -> LabelledImage:
+    hand = LabelledHand(POINTS, np.zeros(21), 1.0, box_around(POINTS))
+    return LabelledImage("one", dotted(POINTS), (hand,), np.full((110, 100), 255, np.uint8) if kind == "cutout" else None)
+
+
+BACKGROUNDS = [np.random.default_rng(0).integers(0, 60, (300, 400)).astype(np.uint8)]
+
+
+@pytest.mark.parametrize("kind", ["frame", "tight", "cutout", "synthetic"])
+def test_crop_samples_carry_their_labels_along(kind, monkeypatch):
+    """The dots must lie under the keypoints of the sample, whatever turn, mirror, scale and background it got."""
+    monkeypatch.setattr("hand_tracking_ros.training.crops.degrade", lambda image, rng: image)
+    monkeypatch.setattr("hand_tracking_ros.training.crops.occlude", lambda image, rng: image)
+    sampler = CropSampler([(kind, 1.0, [labelled(kind)])], BACKGROUNDS, absent=0.0)
+    rng = np.random.default_rng(1)
+    on, off, rights = [], [], set()
+    for _ in range(30):
+        sample = sampler.sample(rng)
+        inside = sample.keypoints[np.all((sample.keypoints > 2) & (sample.keypoints < 94), axis=1)]
+        x, y = inside.astype(int).T
+        on.append(sample.crop[y, x].mean())
+        off.append(np.median(sample.crop))
+        rights.add(sample.right)
+    assert np.mean(on) > np.mean(off) + 60
+    assert rights == {0.0, 1.0}  # mirrored hands change their side
+
+
+def test_samples_without_a_hand_say_so():
+    sampler = CropSampler([("frame", 1.0, [labelled()])], BACKGROUNDS, absent=1.0)
+    sample = sampler.sample(np.random.default_rng(0))
+    assert sample.presence == 0.0 and sample.right == 0.5 and np.isnan(sample.depth).all()
+
+
+def test_same_seed_same_samples():
+    sampler = CropSampler([("tight", 1.0, [labelled()])], BACKGROUNDS)
+    a, b = (sampler.sample(np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(a.crop, b.crop)
+
+
+def test_dense_target_of_a_hand():
+    hand = FrameHand(Box((101.0, 60.0), (64.0, 64.0), 0.5), 1.0, True)
+    target = dense_target((hand,), (320, 240))
+    row, column = np.unravel_index(target["centre"].argmax(), target["centre"].shape)
+    assert (row, column) == (7, 12) and target["centre"].max() == 1.0 and (target["centre"] == 1.0).sum() == 1
+    dx, dy, log_side, cos, sin, right = target["fields"][:, row, column]
+    np.testing.assert_allclose(((column + 0.5 + dx) * STRIDE, (row + 0.5 + dy) * STRIDE), (101.0, 60.0), atol=1e-4)
+    assert 32 * np.exp(log_side) == pytest.approx(64.0, rel=1e-5)
+    assert np.arctan2(sin, cos) == pytest.approx(0.5, abs=1e-5) and right == 1.0
+    assert dense_target((), (320, 240))["centre"].max() == 0.0
+
+
+def test_mirroring_a_frame_changes_side_and_angle():
+    matrix = similarity((50, 50), (160, 120), 1.0, 0.0, mirror=True)
+    turned = LabelledHand(POINTS @ np.array([[0.8, 0.6], [-0.6, 0.8]]), np.zeros(21), 1.0, box_around(POINTS))
+    straight = moved(turned, similarity((50, 50), (160, 120), 1.0, 0.0, mirror=False))
+    mirrored = moved(turned, matrix)
+    assert mirrored.right == 0.0 and straight.right == 1.0
+    assert mirrored.box.angle_rad == pytest.approx(-straight.box.angle_rad, abs=1e-9)
+
+
+def test_frame_samples_have_boxes_where_their_hands_are(monkeypatch):
+    """The only bright dots lie on hands: they must lie in the boxes, whatever turn, mirror and background the frame got."""
+    monkeypatch.setattr("hand_tracking_ros.training.frames.degrade", lambda image, rng: image)
+    black = [np.zeros((300, 400), np.uint8)]
+    sampler = FrameSampler([labelled()], [labelled("cutout")], [], black, shares=(0.0, 1.0, 0.0))
+    rng = np.random.default_rng(3)
+    inside = outside = 0
+    for _ in range(40):
+        sample = sampler.sample(rng)
+        mask = np.zeros(sample.image.shape, np.uint8)
+        for hand in sample.hands:
+            cv2.fillPoly(mask, [hand.box.scaled(1.1).corners().astype(np.int32)], 1)
+        bright = sample.image > 120
+        inside += int(bright[mask == 1].sum())
+        outside += int(bright[mask == 0].sum())
+    assert inside > 1000 and outside < 0.02 * inside
+
+
+def test_soft_argmax_finds_a_gaussian_and_its_spread():
+    points = torch.tensor([[[30.0, 50.5], [48.0, 48.0]]])
+    logits = torch.log(gaussian_maps(points, 24, 96) + 1e-12)
+    found, variance = soft_argmax(logits, 96)
+    assert torch.allclose(found, points, atol=0.05)
+    assert torch.allclose(variance, torch.full((1, 2), 2 * HEATMAP_SIGMA_PX**2), rtol=0.15)
+
+
+def test_normalisation_ignores_exposure():
+    image = torch.rand(2, 1, 96, 96) * 100 + 20
+    assert torch.allclose(normalised(image), normalised(2 * image + 10), atol=0.1)
+    assert normalised(torch.full((1, 1, 8, 8), 77.0)).abs().max() == 0
+
+
+def keynet_batch():
+    keypoints = torch.from_numpy(POINTS * 0.9).float().expand(4, 21, 2)
+    crop = torch.from_numpy(dotted(POINTS * 0.9, (96, 96))).expand(4, 1, 96, 96).float()
+    presence, right = torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 0.5, 0.5])
+    depth = torch.full((4, 21), 0.2)
+    depth[0] = float("nan")
+    return crop, KeyNetTarget(keypoints, depth, presence, right)
+
+
+def test_keynet_learns_one_batch_and_unknown_labels_do_not_count():
+    torch.manual_seed(0)
+    network, (crop, target) = KeyNet(), keynet_batch()
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    losses = []
+    for _ in range(15):
+        loss, parts = keynet_loss(network(normalised(crop)), target, 96)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert np.isfinite(losses).all() and losses[-1] < 0.6 * losses[0]
+    outputs = [o.detach() for o in network(normalised(crop))]
+    changed = [outputs[0].clone(), outputs[1].clone(), outputs[2], outputs[3]]
+    changed[0][3], changed[1][0] = 7.0, 9.0  # heatmaps where no hand is, depth where it is not known
+    assert float(keynet_loss(changed, target, 96)[0]) == pytest.approx(float(keynet_loss(outputs, target, 96)[0]), rel=1e-5)
+
+
+def test_detnet_learns_one_batch():
+    torch.manual_seed(0)
+    network = DetNet()
+    hand = FrameHand(Box((160.0, 120.0), (80.0, 80.0), 0.3), 1.0, True)
+    image = torch.zeros(2, 1, 240, 320)
+    image[0, 0, 90:150, 130:190] = 200.0
+    targets = [dense_target((hand,), (320, 240)), dense_target((), (320, 240))]
+    target = DetNetTarget(**{k: torch.from_numpy(np.stack([t[k] for t in targets])) for k in targets[0]})
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    losses = []
+    for _ in range(20):
+        loss, _ = detnet_loss(network(normalised(image)), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert np.isfinite(losses).all() and losses[-1] < 0.5 * losses[0]
+
+
+CARD = {
+    "preprocessing": "none", "keypoint_order": "mediapipe_21", "architecture": {}, "precision": "fp32", "licence": "Apache-2.0",
+    "training": {"data": [], "command": "", "seed": 0, "hours": 0.0, "notes": ""}, "accuracy": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task, network, runtime, shape", [
+    ("keynet", KeyNet, KeyNetRuntime, (3, 1, 96, 96)), ("detnet", DetNet, DetNetRuntime, (1, 1, 240, 320)),
+])  # fmt: skip
+def test_the_exported_model_runs_and_equals_torch(task, network, runtime, shape, tmp_path):
+    from hand_tracking_ros.backends import create_backend
+    from hand_tracking_ros.config import InferenceConfig
+    from hand_tracking_ros.manifest import load_manifest
+
+    torch.manual_seed(1)
+    model = network().eval()
+    export(task, model, tmp_path, task, CARD)
+    manifest = load_manifest(tmp_path / f"{task}.yaml")
+    backend = create_backend(manifest, InferenceConfig(backend="onnxruntime"))
+    feed = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    outputs = backend.run({next(iter(manifest.inputs)): feed})
+    with torch.no_grad():
+        expected = runtime(model)(torch.from_numpy(feed))
+    for name, value in zip(runtime.outputs, expected):
+        np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=2e-3)
+
+
+def test_held_out_files_are_the_same_everywhere_and_about_as_many_as_asked():
+    names = [f"gesture/{i:08x}-aaaa-bbbb-cccc-{i:012x}.jpg" for i in range(5000)]
+    part = [held_out(name, 6.0) for name in names]
+    assert 0.045 < np.mean(part) < 0.075
+    assert held_out("call/x.jpg", 50) == held_out("none/x.jpg", 50)  # both hands of a photo
+
+
+def test_labels_and_boxes_are_joined(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), dotted(POINTS))
+    hand = {"side": "left", "keypoints_px": POINTS.tolist(), "relative_depth": [0.1] * 21}
+    (tmp_path / "labels.jsonl").write_text(json.dumps({"file": "a.png", "hands": [hand]}) + "\n")
+    boxes = {"file": "a.png", "boxes": [[20, 20, 75, 92], [0, 0, 10, 10]]}  # the first is the labelled hand
+    (tmp_path / "boxes.jsonl").write_text(json.dumps(boxes) + "\n")
+    (image,) = load_labelled(tmp_path, tmp_path / "labels.jsonl", boxes=tmp_path / "boxes.jsonl")
+    assert [h.has_keypoints for h in image.hands] == [True, False]
+    assert image.hands[0].right == 0.0
+    with pytest.raises(FileNotFoundError, match="a.png"):
+        load_labelled(tmp_path / "nowhere", tmp_path / "labels.jsonl")
+
+
+def test_texture_tiles_are_cut_out_of_the_sheet():
+    sheet = np.full((300, 500), 255, np.uint8)
+    sheet[20:120, 30:150] = 90
+    sheet[20:120, 250:370] = 160
+    assert [int(np.median(tile)) for tile in texture_tiles(sheet)] == [90, 160]
+
+
+def test_learning_rate_warms_up_and_cools_down():
+    assert learning_rate(0.0, 1.0) < 0.05 < 0.9 < learning_rate(0.05, 1.0)
+    assert learning_rate(1.0, 1.0) == pytest.approx(0.01)
+
+
+def test_degraded_pictures_stay_visible():
+    rng = np.random.default_rng(0)
+    image = dotted(POINTS, (96, 110))
+    for _ in range(50):
+        out = augment.degrade(image, rng)
+        assert out.shape == image.shape and out.dtype == np.uint8 and out.max() - out.min() >= 4
+
+
+def test_a_hand_mask_covers_the_hand_and_not_the_corners():
+    mask = augment.hand_mask(POINTS, (100, 110), np.random.default_rng(0))
+    x, y = POINTS.astype(int).T
+    assert mask[y, x].min() > 0.5
+    assert mask[0, 0] < 0.05 and mask[0, -1] < 0.05
