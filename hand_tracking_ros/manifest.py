@@ -1,7 +1,7 @@
 """Model manifests: ``models/<name>.yaml`` says what a model file is, and is checked when the model is loaded.
 
-A manifest names the ONNX file beside it and its sha256, the tensors (names, dtypes, shapes), how the image was prepared,
-which data trained it under which licences, and how accurate it measured. docs/models.md describes every key.
+A manifest names the ONNX file beside it and its sha256, the tensors (names, dtypes, shapes), how the image is
+prepared, which data trained it under which licences, and how accurate it measured. docs/models.md describes every key.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPAIR = (
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One named tensor: ``dtype`` as numpy names it; ``shape`` of positive ints, and strings for free dimensions ('N')."""
+    """One named tensor: ``dtype`` as numpy names it, ``shape`` of positive ints and names of free dimensions ('N')."""
 
     dtype: str
     shape: tuple[int | str, ...]
@@ -39,7 +39,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelManifest:
-    """What ``models/<name>.yaml`` holds. ``file`` and ``path`` (the manifest itself) are absolute; mappings are read-only by use."""
+    """What ``models/<name>.yaml`` holds. ``file`` and ``path`` (of the manifest itself) are absolute."""
 
     name: str
     task: str  # one of TASKS
@@ -66,8 +66,8 @@ class ModelManifest:
         if actual != self.sha256:
             size = self.file.stat().st_size
             raise ModelError(
-                f"model '{self.name}': {self.file} ({size} bytes) is damaged or not the file that {self.path} describes: "
-                f"sha256 is {actual}, expected {self.sha256}; {REPAIR}"
+                f"model '{self.name}': {self.file} ({size} bytes) is damaged or not the file that {self.path} describes"
+                f": sha256 is {actual}, expected {self.sha256}; {REPAIR}"
             )
 
 
@@ -114,8 +114,8 @@ def find_manifest(name_or_path: str | Path) -> Path:
 def load_manifest(name_or_path: str | Path) -> ModelManifest:
     """Read and check a manifest (not the model file: see ``ModelManifest.verify``).
 
-    ``name_or_path``: a name in models/ ('keynet') or a path that ends in .yaml. Raises ModelError on a missing manifest, on
-    malformed YAML, and on missing, unknown or ill-typed keys.
+    ``name_or_path``: a name in models/ ('keynet') or a path that ends in .yaml. Raises ModelError on a missing
+    manifest, on malformed YAML, and on missing, unknown or ill-typed keys.
     """
     path = find_manifest(name_or_path)
     try:
@@ -141,10 +141,15 @@ def parse_manifest(document: Any, path: Path) -> ModelManifest:
 
 def _check_keys(document: Any, path: Path) -> None:
     if not isinstance(document, Mapping):
-        raise ModelError(f"{path} must hold a mapping of manifest keys (see docs/models.md), got {type(document).__name__}")
+        raise ModelError(
+            f"{path} must hold a mapping of manifest keys (see docs/models.md), got {type(document).__name__}"
+        )
     _check_names(document, REQUIRED, f"{path}")
     for key in _TEXT:
-        _require(isinstance(document[key], str) and document[key] != "", f"{path}: '{key}' must be text, got {document[key]!r}")
+        _require(
+            isinstance(document[key], str) and document[key] != "",
+            f"{path}: '{key}' must be text, got {document[key]!r}",
+        )
     for key in _MAPPINGS:
         _require(isinstance(document[key], Mapping), f"{path}: '{key}' must be a mapping, got {document[key]!r}")
     for key in ("max_batch", "opset"):
@@ -195,8 +200,9 @@ def _require(condition: bool, message: str) -> None:
 def write_manifest(path: str | Path, **values: Any) -> ModelManifest:
     """Write ``path`` as YAML in a fixed key order, and return the manifest as ``load_manifest`` reads it.
 
-    ``values``: every key of the manifest except ``sha256``, which is computed from ``file``. ``file`` must lie in the folder
-    of ``path``; specs may be TensorSpec or {'dtype':, 'shape':}. Nothing is written when a value is wrong (ModelError).
+    ``values``: every key of the manifest except ``sha256``, which is computed from ``file``. ``file`` must lie in the
+    folder of ``path``; specs may be TensorSpec or {'dtype':, 'shape':}. ModelError, and nothing written, when a
+    value is wrong.
     """
     path = Path(path).absolute()
     file = path.parent / values["file"] if "file" in values else None

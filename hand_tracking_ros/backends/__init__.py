@@ -1,7 +1,7 @@
 """Inference backends: ONNX Runtime, OpenVINO and TensorRT behind one small protocol.
 
-Each backend is one module with ``NAME``, ``status()`` and ``create()``, imported only when it is asked for, so nothing but
-ONNX Runtime has to be installed.
+Each backend is one module with ``NAME``, ``status()`` and ``create()``, imported only when it is asked for, so nothing
+but ONNX Runtime has to be installed.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ class Backend(Protocol):
 
 
 class BackendStatus(NamedTuple):
-    """Whether a backend can run here. ``detail`` says what it runs on, or why it cannot and how to get it."""
+    """Whether a backend can run here: ``detail`` says on what, or why not; ``remedy`` how to get it."""
 
     name: str
     version: str | None  # None: not installed
     usable: bool
     detail: str
+    remedy: str = ""
 
 
 class Choice(NamedTuple):
@@ -64,8 +65,8 @@ def backend_status(name: str) -> BackendStatus:
     """The status of one backend of ``PREFERENCE``. Never raises: a broken installation is a status, too."""
     try:
         return _module(name).status()
-    except Exception as error:  # noqa: BLE001 - whatever a foreign library raises while it is imported or asked
-        return BackendStatus(name, None, False, f"installed but broken ({type(error).__name__}: {error}); reinstall it")
+    except Exception as error:  # whatever a foreign library raises while it is imported or asked
+        return BackendStatus(name, None, False, f"broken: {type(error).__name__}: {error}", f"reinstall {name}")
 
 
 def choose_backend(inference: InferenceConfig) -> Choice:
@@ -73,9 +74,13 @@ def choose_backend(inference: InferenceConfig) -> Choice:
     if inference.backend != "auto":
         status = backend_status(inference.backend)
         if not status.usable:
-            raise BackendError(f"backend '{status.name}' was asked for but cannot run: {status.detail}")
+            raise BackendError(
+                f"backend '{status.name}' was asked for but cannot run: {status.detail}; {status.remedy}"
+            )
         if inference.precision == "fp16" and status.name != "tensorrt":
-            raise BackendError(f"precision fp16 needs backend tensorrt; {status.name} runs fp32: set inference.precision to fp32")
+            raise BackendError(
+                f"precision fp16 needs backend tensorrt; {status.name} runs fp32: set inference.precision to fp32"
+            )
         return Choice((status.name,), "asked for")
     usable, passed_over = [], []
     for status in available_backends():
@@ -94,8 +99,8 @@ def create_backend(manifest: ModelManifest, inference: InferenceConfig, max_batc
     """Load a model: verify its sha256, pick the backend, check the model's tensors against the manifest.
 
     ``max_batch``: largest free dimension that ``run`` will get, default and upper limit ``manifest.max_batch``.
-    With backend 'auto' a backend that fails to load is passed over with a warning. Raises ModelError when the file does not
-    fit its manifest, BackendError when the backend cannot run.
+    With backend 'auto' a backend that fails to load is passed over with a warning. Raises ModelError when the file does
+    not fit its manifest, BackendError when the backend cannot run.
     """
     manifest.verify()
     max_batch = manifest.max_batch if max_batch is None else max_batch
@@ -105,7 +110,7 @@ def create_backend(manifest: ModelManifest, inference: InferenceConfig, max_batc
     for name in choice.names[:-1]:
         try:
             return _create(name, manifest, inference, max_batch, choice.reason)
-        except Exception as error:  # noqa: BLE001 - auto must survive whatever an optional runtime raises
+        except Exception as error:  # auto must survive whatever an optional runtime raises
             logger.warning("backend %s cannot run %s, trying the next: %s", name, manifest.name, error)
     return _create(choice.names[-1], manifest, inference, max_batch, choice.reason)
 

@@ -13,19 +13,21 @@ from hand_tracking_ros.manifest import ModelManifest, TensorSpec
 def check_specs(manifest: ModelManifest, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> None:
     """Raise ModelError unless the tensors that the model file really has are those of its manifest.
 
-    ``inputs``, ``outputs``: what the runtime read from the file; a free dimension is any string. Outputs whose size the file
-    leaves open (string) may be fixed in the manifest, inputs may not.
+    ``inputs``, ``outputs``: what the runtime read from the file; a free dimension is any string. Outputs whose size the
+    file leaves open (string) may be fixed in the manifest, inputs may not.
     """
     problems = _compare("input", manifest.inputs, inputs, open_allowed=False)
     problems += _compare("output", manifest.outputs, outputs, open_allowed=True)
     if problems:
         raise ModelError(
-            f"model '{manifest.name}': {manifest.file} does not fit its manifest {manifest.path}: {'; '.join(problems)}; "
-            "export the model and its manifest together again, or restore both from the same release"
+            f"model '{manifest.name}': {manifest.file} does not fit its manifest {manifest.path}: {'; '.join(problems)}"
+            "; export the model and its manifest together again, or restore both from the same release"
         )
 
 
-def _compare(kind: str, wanted: Mapping[str, TensorSpec], actual: Mapping[str, TensorSpec], open_allowed: bool) -> list[str]:
+def _compare(
+    kind: str, wanted: Mapping[str, TensorSpec], actual: Mapping[str, TensorSpec], open_allowed: bool
+) -> list[str]:
     problems = []
     if set(wanted) != set(actual):
         problems.append(f"{kind}s are {', '.join(actual)}, the manifest says {', '.join(wanted)}")
@@ -48,7 +50,7 @@ def _fits(wanted: TensorSpec, actual: TensorSpec, open_allowed: bool) -> bool:
 
 
 def check_feeds(inputs: Mapping[str, TensorSpec], feeds: Mapping[str, np.ndarray], max_batch: int) -> None:
-    """Raise BackendError unless ``feeds`` has exactly the arrays ``inputs`` describes, free dimensions in 1..max_batch."""
+    """Raise BackendError unless ``feeds`` has exactly the arrays of ``inputs``, free dimensions in 1..max_batch."""
     if feeds.keys() != inputs.keys():
         raise BackendError(f"the model takes the inputs {', '.join(inputs)}; got {', '.join(feeds) or 'none'}")
     for name, spec in inputs.items():

@@ -28,7 +28,7 @@ _DTYPES = {
 def status() -> BackendStatus:
     """Whether ONNX Runtime can be imported."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return BackendStatus(NAME, None, False, f"not installed; {HOW_TO_GET}")
+        return BackendStatus(NAME, None, False, "not installed", HOW_TO_GET)
     import onnxruntime
 
     return BackendStatus(NAME, onnxruntime.__version__, True, "CPU")
@@ -53,7 +53,9 @@ class OnnxRuntimeBackend:
                 str(manifest.file), _session_options(threads), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own exception classes share no public base
-            raise ModelError(f"model '{manifest.name}': ONNX Runtime cannot load {manifest.file}: {error}; {REPAIR}") from error
+            raise ModelError(
+                f"model '{manifest.name}': ONNX Runtime cannot load {manifest.file}: {error}; {REPAIR}"
+            ) from error
         check_specs(manifest, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
         self.inputs, self.outputs = manifest.inputs, manifest.outputs
         self._max_batch = max_batch
@@ -72,7 +74,7 @@ class OnnxRuntimeBackend:
 
 
 def _session_options(threads: int):
-    """Sequential execution; idle threads sleep instead of spinning, because the CPU is shared with ROS and the camera."""
+    """Sequential execution; idle threads sleep instead of spinning: the CPU is shared with ROS and the camera."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -87,7 +89,8 @@ def _session_options(threads: int):
 def _specs(nodes) -> dict[str, TensorSpec]:
     return {
         node.name: TensorSpec(
-            _DTYPES.get(node.type, node.type), tuple(size if isinstance(size, int) else str(size) for size in node.shape)
+            _DTYPES.get(node.type, node.type),
+            tuple(size if isinstance(size, int) else str(size) for size in node.shape),
         )
         for node in nodes
     }
