@@ -71,7 +71,7 @@ def test_bad_values_say_what_and_what_is_allowed(name, value, message):
 
 
 def test_nested_errors_carry_the_full_name():
-    with pytest.raises(ConfigError, match="'flow.window_px' must be between 5 and 61, got 3"):
+    with pytest.raises(ConfigError, match=r"'flow\.window_px' must be between 5 and 61, got 3"):
         config.from_nested(TrackerConfig, {"flow": {"window_px": 3}})
 
 

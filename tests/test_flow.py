@@ -1,5 +1,6 @@
 """Optical-flow propagation on textured images whose motion is known exactly."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -164,7 +165,7 @@ def test_points_that_leave_the_image_are_dropped_but_extrapolated(scene):
     motion_matrix = similarity((40.0, 0.0))
     motion = propagate(scene, moved(scene, motion_matrix), points)
     assert motion.enough and motion.points < 42
-    np.testing.assert_allclose(motion.keypoints_px, points + [40, 0], atol=1.0)
+    np.testing.assert_allclose(motion.keypoints_px, np.add(points, [40, 0]), atol=1.0)
     assert motion.keypoints_px[:, 0].max() > WIDTH
 
 
@@ -266,7 +267,7 @@ def test_there_and_back_through_a_real_video():
     points = corners[np.argsort(np.linalg.norm(corners - center, axis=1))[:21]].astype(float)
     box = start = box_around(points, 0.0)
     path = images + images[-2::-1]
-    for before, now in zip(path, path[1:], strict=False):
+    for before, now in itertools.pairwise(path):
         motion = flow.propagate(before, now, points, box)
         assert motion.enough
         points, box = motion.keypoints_px, motion.box

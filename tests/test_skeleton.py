@@ -1,5 +1,7 @@
 """The hand skeleton: order, bones and palm length."""
 
+import itertools
+
 import numpy as np
 
 from hand_tracking_ros import skeleton
@@ -27,7 +29,7 @@ def test_joint_enum_follows_the_names():
 def test_edges_connect_every_joint_along_the_fingers():
     assert len(set(map(frozenset, EDGES))) == len(EDGES)
     for chain in FINGERS.values():
-        assert all(bone in EDGES for bone in zip(chain, chain[1:], strict=False))
+        assert all(bone in EDGES for bone in itertools.pairwise(chain))
     reached = {0}
     for _ in EDGES:
         reached |= {child for parent, child in EDGES if parent in reached}
