@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hand_tracking_ros.training.networks.layers import Residual, conv1x1, conv3x3, normalised
+from hand_tracking_ros.training.networks.layers import Residual, conv1x1, conv3x3, normalised, stem
 
 STRIDE = 8
 SIDE_UNIT_PX = 32.0  # the network regresses log(side / unit)
@@ -25,11 +25,10 @@ FIELDS = 6  # dx, dy, log side, cos, sin, right-hand logit
 
 @dataclass(frozen=True)
 class DetNetConfig:
-    """Widths at strides 2, 4, 8, 16, 32 and of the pyramid."""
+    """Widths at strides 4, 8, 16, 32 and of the pyramid."""
 
     width: int = 320
     height: int = 240
-    stride2: int = 16
     stride4: int = 24
     stride8: int = 32
     stride16: int = 64
@@ -44,9 +43,7 @@ class DetNet(nn.Module):
     def __init__(self, config: DetNetConfig = DetNetConfig()):
         super().__init__()
         self.config = c = config
-        self.to_stride8 = nn.Sequential(
-            conv3x3(1, c.stride2, 2), conv3x3(c.stride2, c.stride4, 2), conv3x3(c.stride4, c.stride8, 2), Residual(c.stride8)
-        )
+        self.to_stride8 = nn.Sequential(stem(c.stride4, 7, 4), conv3x3(c.stride4, c.stride8, 2), Residual(c.stride8))
         self.to_stride16 = nn.Sequential(conv3x3(c.stride8, c.stride16, 2), Residual(c.stride16))
         self.to_stride32 = nn.Sequential(conv3x3(c.stride16, c.stride32, 2), Residual(c.stride32), Residual(c.stride32))
         self.lateral32 = conv1x1(c.stride32, c.pyramid)

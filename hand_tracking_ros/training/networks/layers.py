@@ -6,6 +6,12 @@ import torch
 from torch import Tensor, nn
 
 
+def stem(outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    """One large strided convolution from the grey image: skips the costly high-resolution stages."""
+    conv = nn.Conv2d(1, outputs, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """3x3 convolution, batch norm, ReLU."""
     conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
