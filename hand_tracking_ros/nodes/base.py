@@ -67,8 +67,9 @@ class HandNode(LifecycleNode):
 
     # From here on: the machinery.
 
-    def __init__(self, name: str, config_type: type[Config]) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, config_type: type[Config], **options) -> None:
+        """``options`` as for rclpy's Node: namespace, context, parameter_overrides, ..."""
+        super().__init__(name, **options)
         self.statistics = Statistics()
         self._declared = Parameters(self, config_type)
         self._subscriptions_of_stream: list = []

@@ -30,8 +30,8 @@ JOIN_S = 5.0  # a read that blocks for longer is left to end on its own
 class CameraNode(HandNode):
     """Publishes the images of one source."""
 
-    def __init__(self) -> None:
-        super().__init__("camera_node", CameraNodeConfig)
+    def __init__(self, **options) -> None:
+        super().__init__("camera_node", CameraNodeConfig, **options)
         self._source: Source | None = None
         self._calibration: Calibration | None = None
         self._thread: threading.Thread | None = None
@@ -142,7 +142,7 @@ class CameraNode(HandNode):
         if calibration is None or (calibration.width, calibration.height) == (width, height):
             return calibration
         problem = (
-            f"the calibration is for {calibration.width}x{calibration.height} images, the source gives {width}x{height}: "
+            f"the calibration is for {calibration.width}x{calibration.height} images, but these are {width}x{height}: "
             "camera_info stays uncalibrated; set camera.width and camera.height, or calibrate at this size"
         )
         self.statistics.problems["calibration"] = problem

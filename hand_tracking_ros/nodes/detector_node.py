@@ -17,8 +17,8 @@ from hand_tracking_ros.nodes.settings import DetectorNodeConfig
 class DetectorNode(HandNode):
     """Wraps HandDetector."""
 
-    def __init__(self) -> None:
-        super().__init__("detector_node", DetectorNodeConfig)
+    def __init__(self, **options) -> None:
+        super().__init__("detector_node", DetectorNodeConfig, **options)
         self._detector: HandDetector | None = None
         self._images = ImageInput(self)
         self._pairing = ImagePairing(self, self._detect)

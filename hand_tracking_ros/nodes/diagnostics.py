@@ -96,7 +96,7 @@ class Statistics:
     def message(self, name: str, state: str, period_s: float, stamp) -> DiagnosticArray:
         """The status of the node ``name`` in lifecycle ``state``, ``period_s`` after the last one."""
         status = DiagnosticStatus(name=name, hardware_id="hand_tracking_ros")
-        status.level, status.message = self._judge(state)
+        status.level, status.message = self._judge(state, period_s)
         values = {"state": state, **self._counts(period_s), **dict(self.facts), **self._percentiles()}
         values |= {f"skipped: {reason}": count for reason, count in self.skipped.items()}
         status.values = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
@@ -111,7 +111,7 @@ class Statistics:
     def _since_report(self) -> tuple[int, int, int]:
         return tuple(now - then for now, then in zip(self._totals(), self._reported, strict=True))
 
-    def _judge(self, state: str) -> tuple[bytes, str]:
+    def _judge(self, state: str, period_s: float) -> tuple[bytes, str]:
         frames, lost, skipped = self._since_report()
         if self.problems:
             text = "; ".join(f"{where}: {what}" for where, what in dict(self.problems).items())
@@ -122,11 +122,11 @@ class Statistics:
             level = DiagnosticStatus.WARN if frames else DiagnosticStatus.ERROR
             return level, f"skipped {skipped} frames: {self._last_reason}"
         if not frames:
-            return DiagnosticStatus.WARN, "active, but no frames in the last second"
+            return DiagnosticStatus.WARN, f"active, but no frames for {period_s:.1f} s"
         if lost:
             return (
                 DiagnosticStatus.WARN,
-                f"lost {lost} frames in the last second: the machine is too slow, or the network",
+                f"lost {lost} frames in {period_s:.1f} s: the machine is too slow, or the network",
             )
         return DiagnosticStatus.OK, "active"
 

@@ -16,8 +16,8 @@ from hand_tracking_ros.smoothing import HandFilter
 class FilterNode(HandNode):
     """Wraps HandFilter. Takes images only while somebody looks at the overlay."""
 
-    def __init__(self) -> None:
-        super().__init__("filter_node", FilterNodeConfig)
+    def __init__(self, **options) -> None:
+        super().__init__("filter_node", FilterNodeConfig, **options)
         self._filter: HandFilter | None = None
         self._images = ImageInput(self)
         self._image_subscription = None

@@ -44,8 +44,8 @@ class _Pending:
 class FlowNode(HandNode):
     """Wraps HandTracks."""
 
-    def __init__(self) -> None:
-        super().__init__("flow_node", FlowNodeConfig)
+    def __init__(self, **options) -> None:
+        super().__init__("flow_node", FlowNodeConfig, **options)
         self._tracks: HandTracks | None = None
         self._images = ImageInput(self)
         self._newest: Image | CompressedImage | None = None

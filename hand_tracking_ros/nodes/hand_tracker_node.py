@@ -17,8 +17,8 @@ from hand_tracking_ros.types import Frame
 class HandTrackerNode(HandNode):
     """Wraps HandTracker."""
 
-    def __init__(self) -> None:
-        super().__init__("hand_tracker_node", HandTrackerNodeConfig)
+    def __init__(self, **options) -> None:
+        super().__init__("hand_tracker_node", HandTrackerNodeConfig, **options)
         self._tracker: HandTracker | None = None
         self._images = ImageInput(self)
 

@@ -16,8 +16,8 @@ from hand_tracking_ros.nodes.settings import KeypointNodeConfig
 class KeypointNode(HandNode):
     """Wraps KeypointEstimator."""
 
-    def __init__(self) -> None:
-        super().__init__("keypoint_node", KeypointNodeConfig)
+    def __init__(self, **options) -> None:
+        super().__init__("keypoint_node", KeypointNodeConfig, **options)
         self._estimator: KeypointEstimator | None = None
         self._images = ImageInput(self)
         self._pairing = ImagePairing(self, self._estimate)

@@ -1,10 +1,13 @@
 """Parameters of the nodes: the core's config classes plus what only a node needs. No ROS in here.
 
 Every node takes its names from one class below; together they are the names that config/hand_tracking.yaml may use.
+That file is written from here: ``python -m hand_tracking_ros.nodes.settings > config/hand_tracking.yaml``.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass, field
 
 from hand_tracking_ros.config import (
@@ -152,4 +155,42 @@ NODE_CONFIGS = {
 
 def known_names() -> set[str]:
     """The names of all parameters of all nodes."""
-    return {name for config in NODE_CONFIGS.values() for name, _ in flat_fields(config)}
+    return set(_all_fields())
+
+
+def default_yaml() -> str:
+    """The parameter file with every parameter of every node at its default, described."""
+    lines = [
+        "# Parameters of all nodes, at their defaults. Change a copy, and name it as params_file (launch) or",
+        "# --params-file (hand-tracking up). A node takes the names that it knows. This file is written by:",
+        "# python -m hand_tracking_ros.nodes.settings > config/hand_tracking.yaml",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    group = ""
+    for name, f in sorted(_all_fields().items(), key=lambda item: item[0].partition(".")[0] if "." in item[0] else ""):
+        parent, _, leaf = name.rpartition(".")
+        if parent != group:
+            lines.append(f"    {parent}:")
+            group = parent
+        indent = "      " if parent else "    "
+        lines += [f"{indent}# {_describe(f)}", f"{indent}{leaf}: {json.dumps(f.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _all_fields() -> dict[str, dataclasses.Field]:
+    return {name: f for config in NODE_CONFIGS.values() for name, f in flat_fields(config)}
+
+
+def _describe(f: dataclasses.Field) -> str:
+    facts = f.metadata
+    limits = ""
+    if facts["choices"] is not None:
+        limits = f" ({', '.join(facts['choices'])})"
+    elif facts["low"] is not None:
+        limits = f" ({facts['low']} to {facts['high']})"
+    return facts["doc"] + limits + (" [at start only]" if facts["read_only"] else "")
+
+
+if __name__ == "__main__":
+    print(default_yaml(), end="")

@@ -1,0 +1,53 @@
+"""The two graphs of nodes, and what a user may say about them: shared by the launch files and ``hand-tracking up``.
+
+No ROS in here. An option that is not given leaves the parameter to the parameter file and the defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from hand_tracking_ros.config import BACKENDS
+from hand_tracking_ros.paths import config_directory
+
+DDS_PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+DDS_PROFILE = "fastdds_shared_memory.xml"  # large images overflow Fast DDS' own shared-memory segment
+
+
+class Option(NamedTuple):
+    """A parameter that has a launch argument and a command-line option of its own."""
+
+    parameter: str
+    doc: str
+    choices: tuple[str, ...] | None = None
+
+
+OPTIONS = {
+    "source": Option("camera.source", "camera index or device, video file, image folder, URL, or 'gst:<pipeline>'"),
+    "calibration": Option("camera.calibration", "calibration YAML of the camera"),
+    "backend": Option("inference.backend", "inference backend", BACKENDS),
+}
+
+TRACKER_GRAPH = ("camera_node", "hand_tracker_node")
+STAGES_GRAPH = ("camera_node", "detector_node", "flow_node", "keypoint_node", "filter_node")
+IMAGE_SUBSCRIBERS = {"hand_tracker_node": 1, "detector_node": 1, "flow_node": 1, "keypoint_node": 1}
+
+
+def overrides(nodes: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """Parameters for all nodes of a graph: what ``options`` (keys of OPTIONS) say, and that nodes start by themselves.
+
+    The camera waits for the others, so that the first frames of a video are not lost.
+    """
+    parameters = {OPTIONS[name].parameter: value for name, value in options.items() if value}
+    subscribers = sum(IMAGE_SUBSCRIBERS.get(node, 0) for node in nodes)
+    return {**parameters, "autostart": True, "camera.wait_for_subscribers": subscribers}
+
+
+def default_params_file() -> str:
+    """The parameter file of the package."""
+    return str(config_directory() / "hand_tracking.yaml")
+
+
+def dds_profile() -> str:
+    """The Fast DDS profile with a shared-memory segment that holds images."""
+    return str(config_directory() / DDS_PROFILE)

@@ -1,0 +1,153 @@
+"""Values to messages and back: nothing changes but the precision of float32."""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+pytest.importorskip("hand_tracking_ros.msg", reason="the package was installed without its ROS messages")
+
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from hand_tracking_ros.calibration import Calibration
+from hand_tracking_ros.errors import ImageError
+from hand_tracking_ros.geometry import Box
+from hand_tracking_ros.nodes import conversions
+from hand_tracking_ros.nodes.settings import HandTrackerNodeConfig
+from hand_tracking_ros.skeleton import EDGES, Side
+from hand_tracking_ros.types import Hand, HandBox, HandKeypoints, Scale, Source
+
+HEADER = Header(stamp=Time(sec=1_700_000_000, nanosec=123_456_789), frame_id="left_optical_frame")
+BOX = Box((320.5, 240.25), (90.5, 91.5), -0.75)
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).uniform(0, 700, shape)
+
+
+def same(a, b) -> None:
+    """Equal field by field, numbers to float32."""
+    for name, value in vars(a).items():
+        other = getattr(b, name)
+        if isinstance(value, Box):
+            same(value, other)
+        elif isinstance(value, int):
+            assert other == value and type(other) is type(value), name
+        else:
+            np.testing.assert_allclose(other, value, rtol=1e-6, err_msg=name)
+
+
+def test_boxes_survive():
+    boxes = [HandBox(BOX, 0.75, 0.25, 7, Source.PROPAGATED), HandBox(BOX, 0.5)]
+    message = conversions.boxes_to_message(boxes, HEADER, width=640, height=480)
+    assert message.header == HEADER and (message.image_width, message.image_height) == (640, 480)
+    for before, after in zip(boxes, conversions.boxes_from_message(message), strict=True):
+        same(before, after)
+
+
+def test_keypoints_survive():
+    hand = HandKeypoints(3, BOX, Source.DETECTED, random(21, 2), random(21) / 700, random(21) / 700 - 0.5, 0.9, 0.1)
+    message = conversions.keypoints_to_message([hand], HEADER, width=640, height=480)
+    assert message.header == HEADER
+    same(hand, conversions.keypoints_from_message(message)[0])
+
+
+@pytest.mark.parametrize("metric", [True, False])
+def test_hands_survive_and_unknown_values_stay_nan(metric):
+    facts = {"scale": Scale.ASSUMED, "points_3d": random(21, 3), "velocities_3d": random(21, 3)} if metric else {}
+    hand = Hand(4, Side.LEFT, 0.9, 0.8, Source.PREDICTED, BOX, random(21, 2), random(21) / 700, random(21, 2), **facts)
+    message = conversions.hands_to_message([hand], HEADER, width=640, height=480)
+    assert message.header == HEADER and message.hands[0].id == 4
+    assert np.isnan(message.hands[0].points_3d[0].x) != metric
+    same(hand, conversions.hands_from_message(message)[0])
+
+
+def test_stamps_are_exact_as_nanoseconds_and_close_as_seconds():
+    assert conversions.stamp_ns(HEADER.stamp) == 1_700_000_000_123_456_789
+    assert conversions.time_from_ns(1_700_000_000_123_456_789) == HEADER.stamp
+    assert conversions.stamp_s(HEADER.stamp) == pytest.approx(1_700_000_000.123456789, abs=3e-7)
+
+
+@pytest.mark.parametrize(("shape", "encoding"), [((48, 64), "mono8"), ((48, 64, 3), "bgr8")])
+def test_images_survive(shape, encoding):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    message = conversions.image_to_message(image, HEADER)
+    assert (message.encoding, message.height, message.width) == (encoding, 48, 64)
+    assert isinstance(message.data, array.array) and message.step == image.nbytes // 48
+    back = conversions.image_from_message(message, color=image.ndim == 3)
+    np.testing.assert_array_equal(back, image)
+    assert np.shares_memory(back, np.frombuffer(message.data, np.uint8))
+
+
+def test_a_cropped_image_is_published_whole():
+    image = np.arange(48 * 64, dtype=np.uint8).reshape(48, 64)[4:20, 8:40]
+    message = conversions.image_to_message(image, HEADER)
+    np.testing.assert_array_equal(conversions.image_from_message(message), image)
+
+
+def test_compressed_images_are_read_and_damaged_ones_refused():
+    import cv2
+
+    image = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
+    data = cv2.imencode(".png", image)[1].tobytes()
+    message = CompressedImage(header=HEADER, format="mono8; png compressed", data=data)
+    np.testing.assert_array_equal(conversions.image_from_message(message), image)
+    assert conversions.image_from_message(message, color=True).shape == (48, 64, 3)
+    with pytest.raises(ImageError, match="cannot decode compressed image"):
+        conversions.image_from_message(CompressedImage(format="png", data=data[:20]))
+
+
+def test_unknown_encoding_is_refused_with_the_known_ones():
+    message = Image(height=2, width=2, step=2, encoding="mono7", data=bytes(4))
+    with pytest.raises(ImageError, match=r"mono7.*mono8"):
+        conversions.image_from_message(message)
+
+
+def test_camera_info_carries_the_calibration():
+    K = (500.0, 0.0, 320.0, 0.0, 501.0, 240.0, 0.0, 0.0, 1.0)
+    R = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    P = (500.0, 0.0, 320.0, 0.0, 0.0, 501.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    calibration = Calibration("left", 640, 480, "plumb_bob", (0.1, 0.2, 0.0, 0.0, 0.3), K, R, P)
+    message = conversions.camera_info_message(calibration, HEADER, 640, 480)
+    assert message.header == HEADER and (message.width, message.height) == (640, 480)
+    assert tuple(message.k) == K and tuple(message.r) == R and tuple(message.p) == P
+    assert message.distortion_model == "plumb_bob" and list(message.d) == [0.1, 0.2, 0.0, 0.0, 0.3]
+    assert not np.any(conversions.camera_info_message(None, HEADER, 640, 480).k)
+
+
+def test_model_info_names_joints_and_edges():
+    message = conversions.model_info_message([])
+    assert message.joint_names[0] == "wrist" and len(message.joint_names) == 21
+    assert list(message.skeleton_edges) == [joint for edge in EDGES for joint in edge]
+
+
+def test_markers_are_stable_per_hand_and_deleted_when_it_is_lost():
+    from visualization_msgs.msg import Marker
+
+    from hand_tracking_ros.nodes.visuals import skeleton_markers
+
+    config = HandTrackerNodeConfig()
+    points = random(21, 3)
+
+    def markers(scale: Scale, shown: set[str]):
+        facts = {} if scale == Scale.NONE else {"points_3d": points, "scale": scale}
+        hand = Hand(4, Side.LEFT, 0.9, 0.8, Source.DETECTED, BOX, random(21, 2), random(21), **facts)
+        return skeleton_markers([hand], shown, HEADER, config.markers, config.filter).markers
+
+    metric = markers(Scale.ASSUMED, set())
+    assert [(m.ns, m.id, m.type) for m in metric] == [
+        ("hand_4", 0, Marker.SPHERE_LIST),
+        ("hand_4", 1, Marker.LINE_LIST),
+    ]
+    assert all(m.header == HEADER and m.lifetime.nanosec == 500_000_000 for m in metric)
+    assert [len(m.points) for m in metric] == [21, 2 * len(EDGES)]
+    assert metric[0].points[5].z == pytest.approx(points[5, 2])
+    relative = markers(Scale.RELATIVE, {"hand_4"})
+    assert relative[0].points[5].z == pytest.approx(points[5, 2] * config.filter.palm_m)
+    gone = markers(Scale.NONE, {"hand_3"})
+    assert [(m.ns, m.id, m.action) for m in gone] == [("hand_3", 0, Marker.DELETE), ("hand_3", 1, Marker.DELETE)]

@@ -1,0 +1,85 @@
+"""Counting what is lost, skipped and slow."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("diagnostic_msgs", reason="needs ROS 2 messages")
+
+from builtin_interfaces.msg import Time
+
+from hand_tracking_ros.nodes.diagnostics import MAX_REASONS, FrameLoss, Statistics
+
+MS = 1_000_000
+LOSSES = [
+    # images that arrive (in periods of 10 ms), camera_info before them?, expected loss, why
+    (range(20), True, 0, "nothing lost"),
+    ([0, 1, 2, 5, 6], True, 2, "a gap"),
+    (range(0, 20, 2), True, 9, "every second one, from the start: gaps alone could not tell"),
+    (range(20), False, 0, "nothing lost, without camera_info"),
+    ([*range(10), 13, 14], False, 3, "a gap, without camera_info"),
+    ([*range(10), 3, 4, 5], True, 0, "time jumps back: a new run of the stream"),
+    ([5, 6, 7], True, 0, "images before the first one that came do not count"),
+]
+
+
+@pytest.mark.parametrize(("arrivals", "announced", "lost", "why"), LOSSES, ids=[row[3] for row in LOSSES])
+@pytest.mark.parametrize("info_first", [True, False])
+def test_frame_loss(arrivals, announced, lost, why, info_first):
+    loss, last = FrameLoss(), None
+    for period in arrivals:
+        start = period if last is None or period <= last else last + 1
+        infos = [p * 10 * MS for p in range(start, period + 1)] if announced else []
+        if not info_first:
+            loss.arrive(period * 10 * MS)
+        for stamp in infos:
+            loss.announce(stamp)
+        if info_first:
+            loss.arrive(period * 10 * MS)
+        last = period
+    assert loss.lost == lost, why
+
+
+def status(statistics: Statistics, state: str = "active"):
+    message = statistics.message("camera/hand_tracker_node", state, 2.0, Time(sec=5)).status[0]
+    return message.level[0], message.message, {value.key: value.value for value in message.values}
+
+
+def test_rates_and_percentiles_in_milliseconds():
+    statistics = Statistics()
+    for i in range(100):
+        statistics.frame(detect=(i + 1) / 1000)
+    level, text, values = status(statistics)
+    assert (level, text) == (0, "active")
+    assert values["rate_hz"] == "50" and values["frames"] == "100"
+    assert values["detect_ms_p50"] == "50.5" and values["detect_ms_p99"] == "99.01"
+    assert status(statistics)[:2] == (1, "active, but no frames for 2.0 s")
+
+
+def test_skipped_frames_are_listed_by_reason_and_warn_once():
+    statistics = Statistics()
+    for _ in range(3):
+        statistics.skip("unknown encoding 'x'")
+    level, text, values = status(statistics)
+    assert level == 2 and text == "skipped 3 frames: unknown encoding 'x'"  # nothing else came: an error
+    assert values["skipped: unknown encoding 'x'"] == "3"
+    statistics.frame()
+    assert status(statistics)[0] == 0
+    for i in range(MAX_REASONS + 5):
+        statistics.skip(f"reason {i}")
+    values = status(statistics)[2]
+    assert values["skipped: other reasons"] == "6" and values["skipped"] == str(3 + MAX_REASONS + 5)
+
+
+def test_lost_frames_and_problems_warn():
+    statistics = Statistics()
+    statistics.frame()
+    statistics.loss.lost += 4
+    assert status(statistics)[:2] == (1, "lost 4 frames in 2.0 s: the machine is too slow, or the network")
+    statistics.frame()
+    statistics.problems["camera_info"] = "K has values that are not finite"
+    assert status(statistics)[:2] == (1, "camera_info: K has values that are not finite")
+
+
+def test_a_node_that_is_not_active_is_not_blamed_for_silence():
+    assert status(Statistics(), "inactive")[:2] == (0, "inactive")

@@ -1,0 +1,86 @@
+"""Parameters as config classes, the YAML file, and the graphs. No ROS needed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+import hand_tracking_ros
+from hand_tracking_ros.config import TrackerConfig, flat_fields, to_flat
+from hand_tracking_ros.nodes import graph, settings
+from hand_tracking_ros.paths import config_directory
+
+NODES = Path(hand_tracking_ros.__file__).parent / "nodes"
+
+
+def flatten(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_yaml_file_states_every_default_and_nothing_else():
+    text = (config_directory() / "hand_tracking.yaml").read_text()
+    assert text == settings.default_yaml(), "write it anew, its head says how"
+    stated = dict(flatten(yaml.safe_load(text)["/**"]["ros__parameters"]))
+    assert set(stated) == settings.known_names()
+    for config in settings.NODE_CONFIGS.values():
+        for name, value in to_flat(config()).items():
+            assert stated[name] == value and type(stated[name]) is type(value), name
+
+
+def test_the_tracker_node_is_configured_by_the_tracker_config_of_the_core():
+    config = settings.HandTrackerNodeConfig()
+    assert isinstance(config, TrackerConfig)
+    assert {k: v for k, v in to_flat(config).items() if k in to_flat(TrackerConfig())} == to_flat(TrackerConfig())
+
+
+def test_stage_nodes_share_the_names_and_defaults_of_the_tracker_node():
+    tracker = dict(flat_fields(settings.HandTrackerNodeConfig))
+    for node in ("detector_node", "flow_node", "keypoint_node", "filter_node"):
+        for name, field in flat_fields(settings.NODE_CONFIGS[node]):
+            if name != "stage.timeout_s":
+                assert tracker[name].default == field.default, (node, name)
+    stages = {name for node in graph.STAGES_GRAPH[1:] for name, _ in flat_fields(settings.NODE_CONFIGS[node])}
+    assert set(tracker) <= stages, "a parameter of the tracker that no stage knows"
+
+
+@pytest.mark.parametrize("name", sorted(settings.NODE_CONFIGS))
+def test_every_node_has_a_module_with_main(name):
+    tree = ast.parse((NODES / f"{name}.py").read_text())
+    assert "main" in {item.name for item in tree.body if isinstance(item, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("name", sorted(settings.known_names()))
+def test_every_parameter_is_described_and_every_number_has_a_range(name):
+    field = settings._all_fields()[name]
+    assert len(field.metadata["doc"]) > 10
+    if type(field.default) in (int, float):
+        assert field.metadata["low"] <= field.default <= field.metadata["high"]
+
+
+def test_options_name_parameters_and_what_is_not_said_is_not_set():
+    assert {option.parameter for option in graph.OPTIONS.values()} <= settings.known_names()
+    said = graph.overrides(graph.TRACKER_GRAPH, {"source": "clip.mp4", "calibration": None, "backend": ""})
+    assert said == {"camera.source": "clip.mp4", "autostart": True, "camera.wait_for_subscribers": 1}
+    assert graph.overrides(graph.STAGES_GRAPH, {})["camera.wait_for_subscribers"] == 3
+
+
+def test_settings_and_graph_need_no_ros():
+    for module in ("settings", "graph"):
+        imports = [
+            n for n in ast.walk(ast.parse((NODES / f"{module}.py").read_text())) if isinstance(n, ast.ImportFrom)
+        ]
+        assert all(n.module.split(".")[0] not in ("rclpy", "sensor_msgs", "launch") for n in imports)
+
+
+def test_shipped_files_that_the_graph_names_exist():
+    assert Path(graph.default_params_file()).is_file()
+    assert Path(graph.dds_profile()).is_file()
+    assert importlib.util.find_spec("hand_tracking_ros.cli.up") is not None
