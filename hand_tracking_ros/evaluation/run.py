@@ -1,4 +1,4 @@
-"""Runs our core over a source and keeps what it says, in the form that records and metrics take."""
+"""Runs our core over videos and data sets, and keeps what it says in the form that records and metrics take."""
 
 from __future__ import annotations
 

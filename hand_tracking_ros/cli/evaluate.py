@@ -1,0 +1,105 @@
+"""`hand-tracking evaluate`: the metrics of docs/evaluation.md for our models, or for any tracker's output file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
+from hand_tracking_ros.errors import ConfigError
+
+TASKS = ("detect", "keypoints", "track")
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure accuracy on a labelled data set or on tracking output",
+        description="Metrics as docs/evaluation.md defines them. With a data set: our detector, keypoints or tracker "
+        "against its labels. With --tracks: tracking output, ours or another's, against the labels, or, without a data "
+        "set, on its own and against a --reference.",
+    )
+    parser.add_argument("dataset", nargs="?", type=Path, help="folder with labels.jsonl, or the file itself")
+    parser.add_argument("--task", choices=TASKS, help="what to measure (default with --tracks: track)")
+    parser.add_argument("--boxes", choices=("labels", "detector"), default="labels", help="keypoints: boxes from where")
+    parser.add_argument("--tracks", type=Path, metavar="JSONL", help="track: judge this output instead of tracking")
+    parser.add_argument(
+        "--reference", type=Path, metavar="JSONL", help="track: another tracker's output to compare with"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_tracker_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    task = args.task or ("track" if args.tracks else None)
+    if task is None:
+        raise ConfigError(f"say what to measure: --task {' | '.join(TASKS)}, or --tracks FILE")
+    if (args.tracks or args.reference) and task != "track":
+        raise ConfigError(f"--tracks and --reference belong to --task track, not to {task}")
+    if args.dataset is None and args.tracks is None:
+        raise ConfigError("give a data set (a folder with labels.jsonl) or --tracks FILE")
+    if args.reference and not args.tracks:
+        raise ConfigError("--reference compares with --tracks FILE; make one with 'hand-tracking track --output FILE'")
+    result = {"task": task, **measure(args, task)}
+    print(dumps(result) if args.json else readable(result))
+    return 0
+
+
+def measure(args: argparse.Namespace, task: str) -> dict[str, Any]:
+    """The metrics that the arguments ask for."""
+    from hand_tracking_ros.evaluation import datasets
+    from hand_tracking_ros.evaluation.agreement import agreement
+    from hand_tracking_ros.evaluation.tracking import self_metrics
+    from hand_tracking_ros.records import read_labels, read_tracks
+
+    tracks = read_tracks(args.tracks) if args.tracks else None
+    result: dict[str, Any] = {}
+    if args.dataset is not None:
+        labels = read_labels(args.dataset)
+        root = args.dataset if args.dataset.is_dir() else args.dataset.parent
+        config = tracker_config(args)
+        if task == "detect":
+            result = datasets.evaluate_detection(root, labels, config)
+        elif task == "keypoints":
+            result = datasets.evaluate_keypoints(root, labels, config, args.boxes)
+        else:
+            result = datasets.evaluate_tracking(root, labels, config, tracks)
+    elif tracks is not None:
+        result = self_metrics(tracks)
+    if args.reference:
+        result["agreement"] = agreement(read_tracks(args.reference), tracks)
+    return result
+
+
+def dumps(result: Mapping[str, Any]) -> str:
+    """Strict JSON: what is not known is null."""
+    from hand_tracking_ros import records
+
+    return json.dumps(json.loads(records.dumps(result)), indent=2)
+
+
+def readable(result: Mapping[str, Any]) -> str:
+    """Aligned text, with a table for what is measured per size and an indented block for what is nested."""
+    blocks = []
+    plain = [(name, _number(value)) for name, value in result.items() if not isinstance(value, Mapping)]
+    blocks.append(text_table(plain))
+    for name, value in result.items():
+        if not isinstance(value, Mapping):
+            continue
+        if all(isinstance(row, Mapping) for row in value.values()):
+            columns = list(next(iter(value.values())))
+            rows = [(key, *(_number(row[column]) for column in columns)) for key, row in value.items()]
+            blocks.append(text_table(rows, (name, *columns)))
+        else:
+            blocks.append(text_table([(key, _number(entry)) for key, entry in value.items()], (name, "")))
+    return "\n\n".join(blocks)
+
+
+def _number(value: Any) -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
