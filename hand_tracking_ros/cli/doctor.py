@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import json
@@ -26,7 +27,7 @@ TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 
 
 class Item(NamedTuple):
-    """One line of the report. ``state``: 'ok', 'missing' (an option that is not there) or 'problem' (to be put right)."""
+    """One line of the report; ``state``: ok, missing (an option that is not there) or problem (to be put right)."""
 
     name: str
     state: str
@@ -120,12 +121,19 @@ def _package(module: str, required: bool, purpose: str, remedy: str) -> Item:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:  # no origin: just a folder of that name in the working directory
         return Item(module, "problem" if required else "missing", f"not installed (for {purpose})", remedy)
+    if not required:  # not imported: torch takes seconds
+        return Item(module, "ok", _version(module))
     try:
-        version = getattr(importlib.import_module(module), "__version__", "installed")
+        return Item(module, "ok", str(getattr(importlib.import_module(module), "__version__", "installed")))
     except Exception as error:  # whatever a broken package raises, the doctor reports it
-        state = "problem" if required else "missing"
-        return Item(module, state, f"does not import: {type(error).__name__}: {error}", f"reinstall it: {remedy}")
-    return Item(module, "ok", str(version))
+        return Item(module, "problem", f"does not import: {type(error).__name__}: {error}", f"reinstall it: {remedy}")
+
+
+def _version(module: str) -> str:
+    try:
+        return importlib.metadata.version(module)
+    except importlib.metadata.PackageNotFoundError:
+        return "installed"
 
 
 def _messages() -> Item:
