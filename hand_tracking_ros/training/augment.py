@@ -9,6 +9,7 @@ from hand_tracking_ros.geometry import warp
 from hand_tracking_ros.skeleton import EDGES, palm_length
 
 PALM_OUTLINE = (0, 1, 5, 9, 13, 17)
+NOISE = np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)  # drawn once: drawing costs most of the time
 
 
 def random_patch(pictures: list[np.ndarray], wh: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -87,25 +88,30 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         small = (max(8, int(width * share)), max(8, int(height * share)))
         image = cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height))
 
-    x = image.astype(np.float32)
-    if rng.random() < 0.5:
-        x = 255 * (x / 255) ** rng.uniform(0.5, 1.8)
+    level = rng.uniform(0.1, 0.5) if rng.random() < 0.25 else rng.uniform(0.6, 1.3)  # dark scenes
+    x = cv2.LUT(image, tone_curve(rng, level))
     if rng.random() < 0.3:
         x *= gradient(rng, width, height)
-    level = rng.uniform(0.1, 0.5) if rng.random() < 0.25 else rng.uniform(0.6, 1.3)  # dark scenes
-    x = x * level + rng.uniform(-12, 12) * min(1.0, level)
-    if x.max() < 24:  # a camera in the dark still exposes for something
-        x *= 24 / max(float(x.max()), 1.0)
-    if rng.random() < 0.08:
-        x = 255 - x  # thermal-like and retro-reflective scenes
+    if (brightest := float(x.max())) < 24:  # a camera in the dark still exposes for something
+        x *= 24 / max(brightest, 1.0)
     if rng.random() < 0.7:
         sigma = rng.uniform(0, 6) if rng.random() < 0.6 else rng.uniform(6, 22)
-        x = x + rng.standard_normal((height, width), dtype=np.float32) * (sigma * min(1.0, level + 0.3))
+        start = rng.integers(len(NOISE) - x.size)
+        x += NOISE[start : start + x.size].reshape(x.shape) * np.float32(sigma * min(1.0, level + 0.3))
     out = np.clip(x, 0, 255).astype(np.uint8)
     if rng.random() < 0.2:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 80))]
         out = cv2.imdecode(cv2.imencode(".jpg", out, quality)[1], cv2.IMREAD_GRAYSCALE)
     return out
+
+
+def tone_curve(rng: np.random.Generator, level: float) -> np.ndarray:
+    """Gamma, gain and offset, now and then inverted, as a float32 table of 256 grey levels."""
+    grey = np.arange(256, dtype=np.float32)
+    if rng.random() < 0.5:
+        grey = 255 * (grey / 255) ** np.float32(rng.uniform(0.5, 1.8))
+    grey = grey * np.float32(level) + np.float32(rng.uniform(-12, 12) * min(1.0, level))
+    return 255 - grey if rng.random() < 0.08 else grey  # inverted: thermal-like scenes
 
 
 def motion_kernel(rng: np.random.Generator, longest: int) -> np.ndarray:
