@@ -42,7 +42,7 @@ def test_joints_are_drawn_in_finger_colours_at_their_place(scale):
     assert pixel(drawn, points[8]) == list(FINGER_COLORS["index"])
     assert pixel(drawn, points[20]) == list(FINGER_COLORS["little"])
     changed = np.argwhere(np.any(drawn != GREY, axis=2))[:, ::-1]
-    x0, y0, x1, y1 = box_around(points).bounds()
+    x0, _, _, y1 = box_around(points).bounds()
     margin = 30 * scale
     assert changed.min(axis=0)[0] > x0 - margin and changed.max(axis=0)[1] < y1 + margin
 
