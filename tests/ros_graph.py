@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import random
@@ -80,10 +81,10 @@ class Ros:
         self.observer.create_subscription(message_type, topic, received.append, qos or result_qos())
         return received
 
-    def publisher(self, message_type, topic: str, subscribers: int = 1):
-        """A best-effort publisher that has already met its subscribers."""
-        publisher = self.observer.create_publisher(message_type, topic, image_qos(10))
-        self.until(lambda: publisher.get_subscription_count() >= subscribers, f"a subscriber of {topic}")
+    def publisher(self, message_type, topic: str, qos=None):
+        """A publisher that has already met its subscriber; best effort unless ``qos`` says otherwise."""
+        publisher = self.observer.create_publisher(message_type, topic, qos or image_qos(10))
+        self.until(lambda: publisher.get_subscription_count() > 0, f"a subscriber of {topic}")
         self.spin(0.2)
         return publisher
 
@@ -112,7 +113,8 @@ class Ros:
 
 def diagnostics(node: HandNode) -> dict[str, str]:
     """What the node would report now, and under 'message' and 'level' its verdict."""
-    message: DiagnosticArray = node.statistics.message("node", node._state, 1.0, node.get_clock().now().to_msg())
+    statistics = copy.copy(node.statistics)  # so that looking does not count as reporting
+    message: DiagnosticArray = statistics.message("node", node._state, 1.0, node.get_clock().now().to_msg())
     status = message.status[0]
     return {value.key: value.value for value in status.values} | {
         "message": status.message,

@@ -94,8 +94,9 @@ def test_camera_and_tracker_bring_themselves_up_and_hands_carry_the_stamps(ros, 
 
     infos = ros.listen(CameraInfo, "/solo/camera_info", image_qos(50))
     hands = ros.listen(HandArray, "/solo/hands")
-    tracker = ros.node("hand_tracker_node", "/solo", **parameters)
-    camera = ros.node("camera_node", "/solo", camera__wait_for_subscribers=1, camera__frame_id="eye", **parameters)
+    tracker = ros.node("hand_tracker_node", "/solo", track__coast_s=1.0, **parameters)
+    pacing = {"camera__fps": 4.0, "camera__wait_for_subscribers": 1, "camera__frame_id": "eye"}
+    camera = ros.node("camera_node", "/solo", **pacing, **parameters)
     assert tracker.bring_up() and camera.bring_up()
     ros.until(lambda: len(hands) == 3, "hands in all 3 images")
     assert [h.header.stamp for h in hands] == [i.header.stamp for i in infos]

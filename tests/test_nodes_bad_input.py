@@ -1,0 +1,282 @@
+"""Bad input: a clear message, and a failed transition or one skipped frame that is counted. Nothing dies."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from blob_models import draw
+from rclpy.lifecycle import TransitionCallbackReturn
+from ros_graph import Ros, diagnostics, write_blob_models, write_clip
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from hand_tracking_ros.calibration import Calibration, save_camera_yaml
+from hand_tracking_ros.msg import HandArray, HandBox, HandBoxArray, HandKeypoints, HandKeypointsArray
+from hand_tracking_ros.nodes.base import image_qos, result_qos
+from hand_tracking_ros.nodes.conversions import image_to_message, time_from_ns
+from hand_tracking_ros.types import Scale
+
+WIDTH, HEIGHT = 640, 480
+MS = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    values = write_blob_models(tmp_path_factory.mktemp("models"))
+    return {name.replace(".", "__"): value for name, value in values.items()}
+
+
+class Tracker:
+    """An active tracker node, fed by hand."""
+
+    def __init__(
+        self, ros: Ros, namespace: str, parameters: dict, message_type=Image, topic: str = "image_raw"
+    ) -> None:
+        self.ros = ros
+        self.node = ros.node("hand_tracker_node", namespace, **parameters)
+        assert self.node.bring_up()
+        self.hands = ros.listen(HandArray, f"{namespace}/hands")
+        self.images = ros.publisher(message_type, f"{namespace}/{topic}")
+        self.infos = ros.publisher(CameraInfo, f"{namespace}/camera_info")
+        self.count = 0
+
+    def header(self) -> Header:
+        self.count += 1
+        return Header(stamp=time_from_ns(self.count * 33 * MS), frame_id="camera_optical_frame")
+
+    def good_image(self) -> Image:
+        return image_to_message(draw((300, 240)), self.header())
+
+    def send_good(self) -> HandArray:
+        """A good image must be answered, whatever came before."""
+        before, image = len(self.hands), self.good_image()
+        self.images.publish(image)
+        self.ros.until(lambda: len(self.hands) > before, "the hands of a good image")
+        assert self.hands[-1].header == image.header
+        return self.hands[-1]
+
+
+def unknown_encoding(image: Image) -> None:
+    image.encoding = "mono7"
+
+
+def truncated(image: Image) -> None:
+    image.data = image.data[: WIDTH * 100]
+
+
+def zero_size(image: Image) -> None:
+    image.width = image.height = image.step = 0
+    image.data = b""
+
+
+def wrong_step(image: Image) -> None:
+    image.step = WIDTH - 7
+
+
+BAD_IMAGES = [
+    (unknown_encoding, ["unknown image encoding 'mono7'", "supported: mono8"]),
+    (truncated, ["mono8 image of 640x480", "truncated", "expected 307200 bytes", "got 64000"]),
+    (zero_size, ["0x0", "zero size", "camera driver"]),
+    (wrong_step, ["step is 633 bytes", "one row needs 640"]),
+]
+
+
+@pytest.mark.parametrize(("damage", "says"), BAD_IMAGES, ids=[row[0].__name__ for row in BAD_IMAGES])
+def test_a_bad_image_is_skipped_counted_and_explained(ros, models, capfd, damage, says):
+    tracker = Tracker(ros, f"/{damage.__name__}", models)
+    tracker.send_good()
+    bad = tracker.good_image()
+    damage(bad)
+    tracker.images.publish(bad)
+    ros.until(lambda: diagnostics(tracker.node)["skipped"] == "1", "the bad image to be counted")
+    report = diagnostics(tracker.node)
+    (reason,) = [key for key in report if key.startswith("skipped: ")]
+    log = capfd.readouterr().err
+    for words in says:
+        assert words in reason and words in log
+    assert "skipped 1 frames" in report["message"]
+    assert len(tracker.send_good().hands) == 1 and len(tracker.hands) == 2  # and it goes on, with a hand
+
+
+def test_a_damaged_compressed_image_is_skipped(ros, models):
+    import cv2
+
+    tracker = Tracker(
+        ros, "/jpeg", {**models, "image__transport": "compressed"}, CompressedImage, "image_raw/compressed"
+    )
+    data = cv2.imencode(".jpg", draw((300, 240)))[1].tobytes()
+    tracker.images.publish(CompressedImage(header=tracker.header(), format="jpeg", data=data[:300]))
+    ros.until(lambda: diagnostics(tracker.node)["skipped"] == "1", "the damaged image to be counted")
+    tracker.images.publish(CompressedImage(header=tracker.header(), format="jpeg", data=data))
+    ros.until(lambda: len(tracker.hands) == 1, "hands in the good image")
+    assert len(tracker.hands[0].hands) == 1
+
+
+def test_a_black_image_is_a_frame_without_hands(ros, models):
+    tracker = Tracker(ros, "/black", models)
+    tracker.images.publish(image_to_message(np.zeros((HEIGHT, WIDTH), np.uint8), tracker.header()))
+    ros.until(lambda: len(tracker.hands) == 1, "an answer")
+    assert tracker.hands[0].hands == [] and diagnostics(tracker.node)["skipped"] == "0"
+
+
+def test_nan_in_camera_info_is_reported_once_and_3d_stays_relative(ros, models, capfd):
+    tracker = Tracker(ros, "/nan", models)
+    k = [500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0]
+    for _ in range(3):
+        info = CameraInfo(header=tracker.header(), width=WIDTH, height=HEIGHT, k=[math.nan, *k[1:]])
+        tracker.infos.publish(info)
+    ros.until(lambda: diagnostics(tracker.node).get("camera_info_errors") == "3", "camera_info to be counted")
+    assert tracker.send_good().hands[0].scale == Scale.RELATIVE
+    assert capfd.readouterr().err.count("not finite") == 1
+    assert "not finite" in diagnostics(tracker.node)["message"]
+    tracker.infos.publish(CameraInfo(header=tracker.header(), width=WIDTH, height=HEIGHT, k=k))
+    ros.until(lambda: diagnostics(tracker.node)["camera"] == "calibrated", "the good camera_info")
+    assert tracker.send_good().hands[0].scale == Scale.ASSUMED
+    assert "not finite" not in diagnostics(tracker.node)["message"]
+
+
+def test_time_that_jumps_back_starts_afresh(ros, models):
+    tracker = Tracker(ros, "/jump", models)
+    tracker.count = 1000
+    first = tracker.send_good().hands[0].id
+    assert tracker.send_good().hands[0].id == first
+    tracker.count = 0
+    assert tracker.send_good().hands[0].id > first
+    assert diagnostics(tracker.node)["lost"] == "0"
+
+
+def test_an_image_of_another_size_is_taken(ros, models):
+    tracker = Tracker(ros, "/size", models)
+    tracker.send_good()
+    tracker.images.publish(image_to_message(draw((300, 200), size=(800, 600)), tracker.header()))
+    ros.until(lambda: len(tracker.hands) == 2, "an answer to the larger image")
+    assert (tracker.hands[1].image_width, tracker.hands[1].image_height) == (800, 600)
+
+
+def missing_file(folder):
+    (folder / "blob_keynet.onnx").unlink()
+
+
+def corrupted_file(folder):
+    data = bytearray((folder / "blob_keynet.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "blob_keynet.onnx").write_bytes(bytes(data))
+
+
+def broken_manifest(folder):
+    (folder / "blob_keynet.yaml").write_text("name: [")
+
+
+BAD_MODELS = [
+    (missing_file, ["blob_keynet.onnx is missing", "hand-tracking models verify"]),
+    (corrupted_file, ["sha256 is", "expected", "hand-tracking models verify"]),
+    (broken_manifest, ["blob_keynet.yaml is not valid YAML"]),
+]
+
+
+@pytest.mark.parametrize(("damage", "says"), BAD_MODELS, ids=[row[0].__name__ for row in BAD_MODELS])
+@pytest.mark.parametrize("name", ["hand_tracker_node", "keypoint_node"])
+def test_a_bad_model_fails_the_configure_transition(ros, tmp_path, capfd, name, damage, says):
+    values = {key.replace(".", "__"): value for key, value in write_blob_models(tmp_path).items()}
+    damage(tmp_path)
+    node = ros.node(name, "/model", **values)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    log = capfd.readouterr().err
+    assert "configure failed" in log and all(words in log for words in says)
+    assert diagnostics(node)["state"] == "unconfigured" and "configure: " in diagnostics(node)["message"]
+
+
+def test_a_model_that_is_put_right_can_be_configured(ros, tmp_path):
+    values = {key.replace(".", "__"): value for key, value in write_blob_models(tmp_path).items()}
+    shutil.move(tmp_path / "blob_detnet.onnx", tmp_path / "elsewhere.onnx")
+    node = ros.node("detector_node", "/mended", **values)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    shutil.move(tmp_path / "elsewhere.onnx", tmp_path / "blob_detnet.onnx")
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_an_unknown_model_or_a_wrong_one_fails_the_configure_transition(ros, models, capfd):
+    node = ros.node("detector_node", "/unknown", detector__model="palmnet")
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "unknown model 'palmnet'" in capfd.readouterr().err
+    node = ros.node("detector_node", "/swapped", detector__model=models["keypoints__model"])
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "is for task 'keypoints'" in capfd.readouterr().err
+
+
+BAD_SOURCES = [
+    ("/dev/video97", "no camera /dev/video97; present:"),
+    ("nowhere.mp4", "no such source: nowhere.mp4"),
+    ("gst:videotestsrc", "cannot open GStreamer pipeline 'videotestsrc'"),
+]
+
+
+@pytest.mark.parametrize(("source", "says"), BAD_SOURCES, ids=[row[0] for row in BAD_SOURCES])
+def test_a_missing_camera_fails_the_configure_transition(ros, capfd, source, says):
+    node = ros.node("camera_node", "/missing", camera__source=source)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert says in capfd.readouterr().err
+
+
+def test_a_bad_calibration_fails_the_configure_transition(ros, tmp_path, capfd):
+    write_clip(tmp_path / "clip", count=1)
+    node = ros.node("camera_node", "/cal", camera__source=str(tmp_path / "clip"), camera__calibration="nowhere.yaml")
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "cannot read camera calibration nowhere.yaml" in capfd.readouterr().err
+
+
+def test_a_source_that_fails_is_opened_again(ros, tmp_path, capfd):
+    """The second of three images is damaged: the folder fails there, is reopened, fails again, until it is mended."""
+    folder = tmp_path / "clip"
+    write_clip(folder, count=3)
+    good = (folder / "0001.png").read_bytes()
+    (folder / "0001.png").write_bytes(b"not an image")
+    node = ros.node("camera_node", "/again", camera__source=str(folder), camera__reconnect_s=0.05)
+    assert node.bring_up()
+    ros.until(lambda: int(diagnostics(node)["reconnects"]) >= 2, "two attempts")
+    assert "cannot read image" in diagnostics(node)["message"]
+    (folder / "0001.png").write_bytes(good)
+    ros.until(lambda: "(ended)" in diagnostics(node)["source"], "the end of the mended clip")
+    assert "cannot read image" in capfd.readouterr().err and "source" not in node.statistics.problems
+
+
+def test_a_calibration_for_another_size_is_reported_and_left_out(ros, tmp_path):
+    write_clip(tmp_path / "clip", count=2)
+    K = (500.0, 0.0, 160.0, 0.0, 500.0, 120.0, 0.0, 0.0, 1.0)
+    P = (500.0, 0.0, 160.0, 0.0, 0.0, 500.0, 120.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    small = Calibration("small", 320, 240, "plumb_bob", (0.0,) * 5, K, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0), P)
+    save_camera_yaml(tmp_path / "small.yaml", small)
+    parameters = {"camera__source": str(tmp_path / "clip"), "camera__calibration": str(tmp_path / "small.yaml")}
+    infos = ros.listen(CameraInfo, "/other_size/camera_info", image_qos(10))
+    node = ros.node("camera_node", "/other_size", camera__loop=True, **parameters)
+    assert node.bring_up()
+    ros.until(lambda: infos, "camera_info")
+    assert not any(infos[0].k) and (infos[0].width, infos[0].height) == (WIDTH, HEIGHT)
+    assert "calibration is for 320x240 images, but these are 640x480" in diagnostics(node)["message"]
+
+
+def test_stage_nodes_survive_nonsense_from_other_stages(ros, models):
+    """Boxes and keypoints that are not finite are skipped, and the node still works afterwards."""
+    keypoint_node = ros.node("keypoint_node", "/nonsense", **models)
+    filter_node = ros.node("filter_node", "/nonsense")
+    assert keypoint_node.bring_up() and filter_node.bring_up()
+    hands = ros.listen(HandArray, "/nonsense/hands")
+    images = ros.publisher(Image, "/nonsense/image_raw")
+    boxes = ros.publisher(HandBoxArray, "/nonsense/boxes", qos=result_qos())
+    keypoints = ros.publisher(HandKeypointsArray, "/nonsense/keypoints", qos=result_qos())
+    header = Header(stamp=time_from_ns(5 * MS))
+    bad_box = HandBox(source=1, id=1)
+    bad_box.box.center_px.x = math.nan
+    images.publish(image_to_message(draw((300, 240)), header))
+    boxes.publish(HandBoxArray(header=header, boxes=[bad_box]))
+    ros.until(lambda: diagnostics(keypoint_node)["skipped"] == "1", "the bad box to be counted")
+    keypoints.publish(HandKeypointsArray(header=header, hands=[HandKeypoints(source=9)]))
+    ros.until(lambda: diagnostics(filter_node)["skipped"] == "1", "the bad keypoints to be counted")
+    keypoints.publish(HandKeypointsArray(header=header))
+    ros.until(lambda: len(hands) == 1, "an answer to good keypoints")
