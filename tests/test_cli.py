@@ -1,0 +1,242 @@
+"""The command line, end to end: real video files, the real loop, networks that track bright discs (blob_models)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="needs onnx to write the test networks")
+
+from blob_models import draw, hand_at, write_models
+
+from hand_tracking_ros.cli import COMMANDS, main, options
+from hand_tracking_ros.config import TrackerConfig
+from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.paths import config_directory
+from hand_tracking_ros.records import LabelledHand, LabelledImage, read_tracks, write_labels
+from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.types import Scale
+
+COUNT, FPS = 20, 30.0
+
+
+def centers(index: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    return (150.0 + 4 * index, 200.0), (450.0, 300.0 - 2 * index)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> list[str]:
+    """The --set options that choose the test networks."""
+    chosen = write_models(tmp_path_factory.mktemp("models"))
+    return [part for name, path in chosen.items() for part in ("--set", f"{name}={path}")]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """clip.avi, images/, and labels for either: the exact joints of two hands."""
+    root = tmp_path_factory.mktemp("dataset")
+    (root / "images").mkdir()
+    writer = cv2.VideoWriter(str(root / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (640, 480))
+    of_video, of_images = [], []
+    for index in range(COUNT):
+        image = draw(*centers(index))
+        writer.write(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
+        cv2.imwrite(str(root / "images" / f"{index}.png"), image)
+        hands = tuple(
+            LabelledHand(side, keypoints_px=hand_at(*center), id=number)
+            for number, (side, center) in enumerate(zip((Side.RIGHT, Side.LEFT), centers(index), strict=True))
+        )
+        of_video.append(LabelledImage(640, 480, hands, video="clip.avi", frame=index, person="ann"))
+        of_images.append(LabelledImage(640, 480, hands, file=f"images/{index}.png"))
+    writer.release()
+    write_labels(root / "labels.jsonl", of_video)
+    write_labels(root / "images.jsonl", of_images)
+    return root
+
+
+def test_track_writes_records_overlay_and_summary(dataset, models, tmp_path, capsys):
+    output, overlay = tmp_path / "hands.jsonl", tmp_path / "overlay.avi"
+    arguments = ["track", str(dataset / "clip.avi"), "--output", str(output), "--overlay", str(overlay), *models]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "frames                    20" in text and "hands                     40  2.00 per frame" in text
+    assert "tracks (ids)               2" in text and "latency, ms" in text and f"wrote {output}" in text
+
+    frames = read_tracks(output)
+    assert [frame.frame for frame in frames] == list(range(COUNT))
+    assert np.allclose([frame.stamp_s for frame in frames], np.arange(COUNT) / FPS, atol=1e-6)
+    assert set(frames[0].latency_ms) == {"flow", "detect", "keypoints", "filter", "total"}
+    last = sorted(frames[-1].hands, key=lambda hand: hand.box.center_px)
+    for hand, center in zip(last, centers(COUNT - 1), strict=True):
+        assert np.abs(hand.keypoints_px - hand_at(*center)).max() < 10  # the filter trails a little
+        assert hand.scale == Scale.RELATIVE
+
+    video = cv2.VideoCapture(str(overlay))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == COUNT and video.get(cv2.CAP_PROP_FPS) == FPS
+    image = video.read()[1]
+    assert image.shape == (480, 640, 3)
+    assert np.ptp(image[190:210, 90:130].astype(int), axis=2).max() > 60  # coloured bones on a grey image
+
+
+def test_track_with_calibration_is_metric(dataset, models, tmp_path):
+    from hand_tracking_ros.calibration import Calibration, save_camera_yaml
+
+    K = (600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0)
+    eye = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    P = (600.0, 0.0, 320.0, 0.0, 0.0, 600.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    save_camera_yaml(tmp_path / "camera.yaml", Calibration("c", 640, 480, "plumb_bob", (0.0,) * 5, K, eye, P))
+    output = tmp_path / "hands.jsonl"
+    arguments = ["track", str(dataset / "images"), "--output", str(output), "--max-frames", "3", "--mono", *models]
+    assert main([*arguments, "--camera-info", str(tmp_path / "camera.yaml"), "--set", "track.max_hands=1"]) == 0
+    frames = read_tracks(output)
+    assert [len(frame.hands) for frame in frames] == [1, 1, 1]
+    (hand,) = frames[-1].hands
+    assert hand.scale == Scale.ASSUMED and 0.3 < hand.points_3d[:, 2].mean() < 3.0
+    x, y, z = hand.points_3d.T
+    assert np.allclose(np.column_stack([600 * x / z + 320, 600 * y / z + 240]), hand.keypoints_px, atol=0.5)
+
+
+def test_evaluate_detection(dataset, models, capsys):
+    assert main(["evaluate", str(dataset), "--task", "detect", "--json", *models]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["images"], result["hands"], result["people"]) == (COUNT, 2 * COUNT, 1)
+    assert result["by_size"]["all"]["ap50"] == 1.0 and result["by_size"]["80-128"]["hands"] == 2 * COUNT
+    assert result["by_size"]["<48"]["ap50"] is None
+    assert result["center_error_radius"] < 0.2  # the grid of 16 px
+    assert result["side_accuracy"] == 0.5  # this detector calls every disc a right hand
+
+
+@pytest.mark.parametrize("boxes", ["labels", "detector"])
+def test_evaluate_keypoints(dataset, models, boxes, capsys):
+    labels = str(dataset / "images.jsonl")
+    assert main(["evaluate", labels, "--task", "keypoints", "--boxes", boxes, "--json", *models]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["hands"], result["missed"], result["people"]) == (2 * COUNT, 0, None)
+    assert result["mean_percent"] < 3 and result["pck20"] == 1.0 and result["auc50"] > 0.94
+
+
+@pytest.mark.parametrize("labels", ["labels.jsonl", "images.jsonl"])
+def test_evaluate_tracking(dataset, models, labels, capsys):
+    arguments = ["evaluate", str(dataset / labels), "--task", "track", "--json", *models, "--set", "filter.kind=none"]
+    assert main(arguments) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["videos"], result["frames"], result["hands"]) == (1, COUNT, 2 * COUNT)
+    assert result["recall"] == 1.0 and result["id_switches"] == 0 and result["false_hands_per_frame"] == 0
+    assert result["mean_percent"] < 5
+    assert abs(result["lag_ms"]) <= 10
+
+
+def test_evaluate_output_files(dataset, models, tmp_path, capsys):
+    output = tmp_path / "hands.jsonl"
+    assert main(["track", str(dataset / "clip.avi"), "--output", str(output), *models]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(dataset), "--tracks", str(output), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recall"] == 1.0
+    assert main(["evaluate", "--tracks", str(output), "--reference", str(output), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["ids"] == 2 and result["left_right_consistency"] == 1.0
+    assert result["agreement"]["share"] == 1.0 and result["agreement"]["median_error_percent"] == 0.0
+    assert main(["evaluate", "--tracks", str(output)]) == 0
+    assert "left_right_consistency" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["track", "nowhere.mp4"], "no such source: nowhere.mp4"),
+        (["track", "x", "--set", "track.max_hand=1"], "unknown parameter 'track.max_hand'"),
+        (["track", "x", "--set", "track.max_hands=99"], "'track.max_hands' must be between 1 and 16, got 99"),
+        (["track", "x", "--set", "track"], "--set needs NAME=VALUE, got 'track'"),
+        (["track", "x", "--params", "none.yaml"], "cannot read parameter file none.yaml"),
+        (["track", "x", "--max-frames", "0"], "--max-frames must be at least 1"),
+        (["track", "x", "--size", "big"], "--size must be WIDTHxHEIGHT"),
+        (["track", "x", "--camera-info", "none.yaml"], "cannot read camera calibration none.yaml"),
+        (["evaluate", "data"], "say what to measure"),
+        (["evaluate", "--task", "detect"], "give a data set"),
+        (["evaluate", "data", "--task", "detect", "--tracks", "x"], "--tracks and --reference belong to --task track"),
+        (["evaluate", "data", "--task", "detect"], "cannot read data"),
+    ],
+)
+def test_user_errors_are_one_line_and_exit_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("hand-tracking: error: ") and "Traceback" not in error
+
+
+def test_model_and_output_problems_are_named(dataset, models, tmp_path, capsys):
+    clip = str(dataset / "clip.avi")
+    assert main(["track", clip, "--set", "detector.model=nonesuch"]) == 2
+    assert "nonesuch" in capsys.readouterr().err
+    assert main(["track", clip, "--output", str(tmp_path / "no" / "hands.jsonl"), *models]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert main(["track", clip, "--overlay", str(tmp_path / "overlay.gif"), *models]) == 2
+    assert "must end in one of .mp4" in capsys.readouterr().err
+
+
+def test_labels_that_do_not_fit_the_images(dataset, models, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((48, 64), np.uint8))
+    write_labels(tmp_path / "labels.jsonl", [LabelledImage(640, 480, (), file="a.png")])
+    assert main(["evaluate", str(tmp_path), "--task", "detect", *models]) == 2
+    assert "a.png is 64x48, but its label says 640x480" in capsys.readouterr().err
+    write_labels(dataset / "late.jsonl", [LabelledImage(640, 480, (), video="clip.avi", frame=COUNT)])
+    assert main(["evaluate", str(dataset / "late.jsonl"), "--task", "detect", *models]) == 2
+    assert f"has no frame {COUNT}" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"    {name} " in text for name in COMMANDS)
+
+
+def test_version_and_module_run():
+    done = subprocess.run([sys.executable, "-m", "hand_tracking_ros.cli", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("hand-tracking 0.")
+
+
+def test_importing_the_command_line_loads_neither_ros_nor_torch():
+    code = "import sys, hand_tracking_ros.cli.track, hand_tracking_ros.cli.evaluate; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"rclpy", "torch", "onnxruntime"} & set(loaded)
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    options.add_tracker_options(parser)
+    return parser.parse_args(arguments)
+
+
+def test_parameter_files(tmp_path):
+    shipped = options.tracker_config(parsed("--params", str(config_directory() / "hand_tracking.yaml")))
+    assert isinstance(shipped, TrackerConfig)
+    ros = tmp_path / "ros.yaml"
+    ros.write_text(
+        "/**:\n  ros__parameters:\n    track: {max_hands: 1}\n    camera: {source: '0'}\n"
+        "hand_tracker_node:\n  ros__parameters:\n    filter.kind: kalman\n"
+        "camera_node:\n  ros__parameters:\n    camera.fps: 10.0\n"
+    )
+    config = options.tracker_config(parsed("--params", str(ros), "--set", "flow.window_px=31"))
+    assert (config.track.max_hands, config.filter.kind, config.flow.window_px) == (1, "kalman", 31)
+    plain = tmp_path / "plain.yaml"
+    plain.write_text("track:\n  max_hands: 3\n")
+    assert options.tracker_config(parsed("--params", str(plain))).track.max_hands == 3
+    assert options.tracker_config(parsed("--params", str(plain), "--set", "track.max_hands=4")).track.max_hands == 4
+    plain.write_text("track:\n  max_hand: 3\n")
+    with pytest.raises(ConfigError, match=r"unknown parameter 'track\.max_hand'"):
+        options.tracker_config(parsed("--params", str(plain)))
+    plain.write_text("track: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        options.tracker_config(parsed("--params", str(plain)))
+
+
+def test_text_table():
+    text = options.text_table([("a", 1), ("long name", 22)], ("name", "n"))
+    assert text.splitlines() == ["name        n", "-------------", "a           1", "long name  22"]
