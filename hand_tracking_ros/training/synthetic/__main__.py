@@ -1,7 +1,7 @@
 """Make a pool of synthetic training images, or the demo clip.
 
-    python -m hand_tracking_ros.training.synthetic --kind crops --count 40000 --seed 1 --backgrounds FOLDER --output pool.npz
-    python -m hand_tracking_ros.training.synthetic --kind demo --seed 1 --output FOLDER
+python -m hand_tracking_ros.training.synthetic --kind crops --count 40000 --seed 1 --backgrounds DIR --output pool.npz
+python -m hand_tracking_ros.training.synthetic --kind demo --seed 1 --output FOLDER
 """
 
 from __future__ import annotations
@@ -57,13 +57,16 @@ def make_pool(args: argparse.Namespace) -> None:
     make, pack = KINDS[args.kind]
     generator = Generator(args.seed, args.backgrounds)
     start = time.monotonic()
-    samples = [make(generator, k) for k in tqdm(range(args.start, args.start + args.count), unit="image", mininterval=2.0)]
+    samples = [
+        make(generator, k) for k in tqdm(range(args.start, args.start + args.count), unit="image", mininterval=2.0)
+    ]
     seconds = time.monotonic() - start
     arrays = pack(samples)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     np.savez(args.output, **arrays)
     megabytes = args.output.stat().st_size / 1e6
-    print(f"{args.output}: {args.count} images in {seconds:.0f} s, {args.count / seconds:.1f} images/s, {megabytes:.0f} MB")
+    rate = args.count / seconds
+    print(f"{args.output}: {args.count} images, {megabytes:.0f} MB, in {seconds:.0f} s, {rate:.1f} images/s")
     if args.sheet:
         cv2.imwrite(str(args.sheet), contact_sheet(arrays))
         print(f"{args.sheet}: contact sheet")

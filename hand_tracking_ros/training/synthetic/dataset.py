@@ -168,7 +168,7 @@ class Generator:
         labels = [label_of(hand, large, depth, factor) for hand in hands]
         background = self.backgrounds.sample(size_wh, rng, least_share=0.2 if size_wh[0] == CROP_PX else 0.45)
         if self.channels == 1:
-            weights = photo.MONO_WEIGHTS[str(rng.choice(list(photo.MONO_WEIGHTS), p=[0.6, 0.1, 0.2, 0.1]))]
+            weights = photo.MONO_WEIGHTS[str(rng.choice(list(photo.MONO_WEIGHTS), p=photo.MONO_CHANCES))]
             light, background = photo.to_mono(light, weights), photo.to_mono(background, weights)
         shot = photo.random_shot(rng, min(size_wh))
         return photo.take(light, (depth > 0).astype(np.float32), background, shot, rng), labels
@@ -216,13 +216,13 @@ def side_of(box: np.ndarray) -> float:
 
 def pack_crops(samples) -> dict[str, np.ndarray]:
     """Arrays of a crop pool: images (N, 160, 160), keypoints (N, 21, 2) px, depth_rel, side (N,), visible."""
-    images, labels = zip(*samples)
+    images, labels = zip(*samples, strict=True)
     return {"images": np.stack(images)} | _label_arrays(list(labels))
 
 
 def pack_frames(samples) -> dict[str, np.ndarray]:
     """Arrays of a frame pool: as crops, one row per hand, with hand_image_index (M,) and boxes (M, 4) x0 y0 x1 y1."""
-    images, groups = zip(*samples)
+    images, groups = zip(*samples, strict=True)
     labels = [label for group in groups for label in group]
     arrays = {"images": np.stack(images)} | _label_arrays(labels)
     arrays["hand_image_index"] = np.repeat(np.arange(len(groups)), [len(g) for g in groups]).astype(np.int32)

@@ -22,13 +22,14 @@ ASSET = Path(__file__).resolve().parents[1] / "assets" / "hand_mesh.npz"
 
 FINGER_ANGLES = ("flexion", "abduction", "middle_flexion", "tip_flexion", "twist")
 """Five angles per finger, thumb first: pose[5 * finger + k]. For the fingers flexion is total (0 straight); the
-thumb's are relative to its relaxed rest pose. Abduction is positive towards the thumb (the thumb's: towards the palm)."""
+thumb's are relative to its rest pose. Abduction is positive towards the thumb (the thumb's: towards the palm)."""
 WRIST_FLEXION, WRIST_DEVIATION, CUP = 25, 26, 27  # towards the palm; towards the thumb; little finger's metacarpal
 POSE_SIZE = 28
+CUP_SHARES = np.array([0, 0, 0, 0.5, 1.0], np.float32)  # the ring and little fingers' metacarpals close the palm
 
 # Where people and MediaPipe put the keypoints differs from the rig's joints. Shifts in model units, measured as the
-# median difference to MediaPipe on 240 clear renders. The wrist point lies at the crease, not in the forearm; the finger
-# bases a little below the knuckle; tips inside the flesh; the thumb's first two joints further out.
+# median difference to MediaPipe on 240 clear renders. The wrist point lies at the crease, not in the forearm; the
+# finger bases a little below the knuckle; tips inside the flesh; the thumb's first two joints further out.
 WRIST_SHIFT = np.array([0.0, -0.14, 0.0], np.float32)  # hand frame
 BASE_SHIFT = 0.045  # towards the wrist
 THUMB_CMC_SHIFT = np.array([0.05, 0.03, 0.0], np.float32)  # hand frame
@@ -68,7 +69,9 @@ class HandModel:
         self.num_shapes = len(shapes)
         self.joints = shapes[:, -5 - num_bones : -5]
         self.tips = shapes[:, -5:]
-        self.finger_bones = np.array([[self.bone_names.index(f"finger{f}-{j}.R") for j in (1, 2, 3)] for f in range(1, 6)])
+        self.finger_bones = np.array(
+            [[self.bone_names.index(f"finger{f}-{j}.R") for j in (1, 2, 3)] for f in range(1, 6)]
+        )
         self.metacarpals = np.array([self.bone_names.index(f"metacarpal{f}.R") for f in range(1, 5)])
         self._find_axes()
         vertices, self.faces, source = add_upper_arm(shapes[:, : -5 - num_bones], faces, -unit(self.joints[:, 0]))
@@ -122,15 +125,12 @@ class HandModel:
         bones = np.broadcast_to(np.eye(4, dtype=np.float32), (len(shapes), UPPER_ARM + 1, 4, 4)).copy()
         keypoints = np.zeros((len(shapes), NUM_JOINTS, 3), np.float32)
         keypoints[:, 0] = WRIST_SHIFT
-        for finger in range(5):
-            angles = poses[:, 5 * finger : 5 * finger + 5]
-            chain = self._finger_chain(shapes, joints, finger, angles, poses[:, CUP])
-            points = self._landmarks(joints, tips, finger)
-            for k, point in enumerate(points):
-                keypoints[:, 1 + 4 * finger + k] = transform(chain[k], point)
-            bones[:, self.finger_bones[finger]] = np.stack(chain[1:], axis=1)
-            if finger > 0:
-                bones[:, self.metacarpals[finger - 1]] = chain[0]
+        chain = self._finger_chains(shapes, joints, poses)
+        for k, point in enumerate(self._landmarks(joints, tips)):
+            keypoints[:, 1 + k :: 4] = transform(chain[k], point)
+            if k > 0:
+                bones[:, self.finger_bones[:, k - 1]] = chain[k]
+        bones[:, self.metacarpals] = chain[0][:, 1:]
         arm = self._arm(shapes, poses)
         bones[:, :2] = arm[:, None]
         if elbow is not None:
@@ -138,29 +138,28 @@ class HandModel:
         bones[:, UPPER_ARM] = arm
         return bones, keypoints
 
-    def _landmarks(self, joints, tips, finger):
-        """The four keypoints of a finger in the rest pose, (N, 3) each, before they move with the bones."""
-        base, middle, last = (joints[:, bone] for bone in self.finger_bones[finger])
-        if finger == 0:
-            base = base + THUMB_CMC_SHIFT
-            middle = middle + THUMB_MCP_SHIFT * unit(last - middle)
-        else:
-            base = base - BASE_SHIFT * unit(base - joints[:, self.metacarpals[finger - 1]])
-        return base, middle, last, tips[:, finger] - TIP_INSET * unit(tips[:, finger] - last)
+    def _landmarks(self, joints, tips):
+        """The four keypoints of all fingers in the rest pose, (N, 5, 3) each, before they move with the bones."""
+        base, middle, last = (joints[:, self.finger_bones[:, k]] for k in range(3))
+        shifted_base = np.empty_like(base)
+        shifted_base[:, 0] = base[:, 0] + THUMB_CMC_SHIFT
+        shifted_base[:, 1:] = base[:, 1:] - BASE_SHIFT * unit(base[:, 1:] - joints[:, self.metacarpals])
+        shifted_middle = middle.copy()
+        shifted_middle[:, 0] += THUMB_MCP_SHIFT * unit(last[:, 0] - middle[:, 0])
+        return shifted_base, shifted_middle, last, tips - TIP_INSET * unit(tips - last)
 
-    def _finger_chain(self, shapes, joints, finger, angles, cup):
-        """Transforms of the metacarpal and the three phalanges (N, 4, 4) each, from the rest pose."""
-        axis, palmward, direction = (a[shapes, finger] for a in (self.axis, self.palmward, self.direction))
-        rest = self.rest_flexion[shapes, finger]
-        base, middle, last = (joints[:, bone] for bone in self.finger_bones[finger])
-        metacarpal = np.broadcast_to(np.eye(4, dtype=np.float32), (len(shapes), 4, 4))
-        if finger >= 3:  # the ring and little fingers' metacarpals close the palm
-            share = 0.5 if finger == 3 else 1.0
-            metacarpal = about(turn(axis, share * cup), joints[:, self.metacarpals[finger - 1]])
-        first = turn(palmward, angles[:, 1]) @ turn(direction, angles[:, 4]) @ turn(axis, angles[:, 0] - rest[:, 0])
+    def _finger_chains(self, shapes, joints, poses):
+        """Transforms of metacarpal and three phalanges of all fingers, (N, 5, 4, 4) each, from the rest pose."""
+        angles = poses[:, :25].reshape(-1, 5, 5)
+        axis, palmward, direction = self.axis[shapes], self.palmward[shapes], self.direction[shapes]
+        bend = angles[..., [0, 2, 3]] - self.rest_flexion[shapes]
+        base, middle, last = (joints[:, self.finger_bones[:, k]] for k in range(3))
+        roots = joints[:, [0, *self.metacarpals]]
+        metacarpal = about(turn(axis, CUP_SHARES * poses[:, CUP, None]), roots)
+        first = turn(palmward, angles[..., 1]) @ turn(direction, angles[..., 4]) @ turn(axis, bend[..., 0])
         first = metacarpal @ about(first, base)
-        second = first @ about(turn(axis, angles[:, 2] - rest[:, 1]), middle)
-        third = second @ about(turn(axis, angles[:, 3] - rest[:, 2]), last)
+        second = first @ about(turn(axis, bend[..., 1]), middle)
+        third = second @ about(turn(axis, bend[..., 2]), last)
         return metacarpal, first, second, third
 
     def _arm(self, shapes, poses):
@@ -170,7 +169,9 @@ class HandModel:
         rotation = turn(sideways, -poses[:, WRIST_FLEXION]) @ turn(outwards, -poses[:, WRIST_DEVIATION])
         return about(rotation, np.zeros((len(shapes), 3)))
 
-    def posed(self, shape: int, pose: np.ndarray, side: Side, palm_m: float, elbow: np.ndarray | None = None) -> PosedHand:
+    def posed(
+        self, shape: int, pose: np.ndarray, side: Side, palm_m: float, elbow: np.ndarray | None = None
+    ) -> PosedHand:
         """One hand of ``side`` with a palm (keypoints 0 to 9) of ``palm_m`` metres."""
         bones, keypoints = self.forward(np.array([shape]), pose[None], None if elbow is None else elbow[None])
         unit_m = float(palm_m / self.palm_units[shape])

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-MONO_WEIGHTS = {"luma": (0.30, 0.59, 0.11), "flat": (0.34, 0.33, 0.33), "infrared": (0.85, 0.15, 0.0), "green": (0.1, 0.8, 0.1)}
+# How much red, green and blue a mono sensor sees, and how often.
+MONO_WEIGHTS = {
+    "luma": (0.30, 0.59, 0.11),
+    "flat": (0.34, 0.33, 0.33),
+    "infrared": (0.85, 0.15, 0.0),  # near infrared shows all skin bright, which red comes closest to
+    "green": (0.1, 0.8, 0.1),
+}
+MONO_CHANCES = (0.6, 0.1, 0.2, 0.1)
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,13 @@ def random_shot(rng: np.random.Generator, size_px: float) -> Shot:
     shake = rng.uniform(1, 6) * unit if shaking else 0.0
     strong = rng.random() < 0.12
     noise = abs(rng.normal(0, 0.045 if strong or dark else 0.012))
+    darkest, brightest = (0.02, 0.08) if dark else (0.09, 0.55)
     return Shot(
         motion_px=(length * np.cos(angle), length * np.sin(angle)),
         shake_px=(shake * np.cos(angle + 1), shake * np.sin(angle + 1)),
         defocus_px=unit * (rng.uniform(0.3, 2.2) if rng.random() < 0.35 else rng.uniform(0.0, 0.6)),
         background_defocus_px=unit * rng.uniform(1, 6) if rng.random() < 0.25 else 0.0,
-        target_level=float(np.exp(rng.uniform(np.log(0.02), np.log(0.08)) if dark else rng.uniform(np.log(0.09), np.log(0.55)))),
+        target_level=float(np.exp(rng.uniform(np.log(darkest), np.log(brightest)))),
         meter_hand=bool(rng.random() < 0.65),
         veil=rng.uniform(0, 0.25) if rng.random() < 0.12 else 0.0,
         vignette=rng.uniform(0, 0.5) if rng.random() < 0.3 else 0.0,
@@ -86,7 +94,8 @@ def take(foreground: np.ndarray, mask: np.ndarray, background: np.ndarray, shot:
     image = image * exposure_gain(image, cover, shot)
     if shot.shrink > 1:
         small = [max(8, int(side / shot.shrink)) for side in size_wh]
-        image = cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), size_wh, interpolation=cv2.INTER_LINEAR)
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR)
     image = (image + shot.veil) * vignette(size_wh, shot.vignette, image.ndim)
     return develop(image, shot, rng)
 

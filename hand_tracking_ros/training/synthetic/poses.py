@@ -161,7 +161,9 @@ def penetration_m(keypoints: np.ndarray) -> np.ndarray:
     samples = []
     for finger in range(5):
         chain = keypoints[:, 1 + 4 * finger : 5 + 4 * finger]
-        samples.append(np.concatenate([chain[:, k, None] * (1 - steps) + chain[:, k + 1, None] * steps for k in range(3)], 1))
+        samples.append(
+            np.concatenate([chain[:, k, None] * (1 - steps) + chain[:, k + 1, None] * steps for k in range(3)], 1)
+        )
     radius = np.repeat(FINGER_RADIUS_M, 4)
     least = np.full(len(keypoints), 1.0, np.float32)
     for a in range(5):
@@ -175,7 +177,7 @@ def penetration_m(keypoints: np.ndarray) -> np.ndarray:
 
 
 def is_plausible(poses: np.ndarray, model: HandModel, tolerance_m: float = 0.0045) -> np.ndarray:
-    """(N,) bool: no two fingers intersect by more than the tolerance (flesh gives way), none lies in the palm or behind it."""
+    """(N,) bool: no two fingers intersect by more than the tolerance (flesh gives way), none is in the palm."""
     keypoints = MEAN_UNIT_M * model.forward(np.zeros(len(poses), int), poses)[1]
     behind = keypoints[:, 3:5, 2].max(axis=1) > 0.02
     tips = keypoints[:, [8, 12, 16, 20]]

@@ -6,6 +6,7 @@ Everything is in metres in the camera's optical frame (x right, y down, z forwar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Look:
 
 @dataclass(frozen=True)
 class SceneHand:
-    """A posed hand in the scene: ``rotation`` (3, 3), det +1, and ``translation`` (3,) metres, camera from hand frame."""
+    """A posed hand: ``rotation`` (3, 3), det +1, and ``translation`` (3,) metres, camera from hand frame."""
 
     posed: PosedHand
     rotation: np.ndarray
@@ -108,6 +109,7 @@ class Renderer:
         self._shape_arrays: dict[int, tuple] = {}
         self._solid_arrays = {name: self._upload_solid(*mesh()) for name, mesh in SOLID_MESHES.items()}
         self._frames: dict[tuple[int, int], tuple] = {}
+        self._members: dict[int, set[str]] = {}
         self._set(self._hand, palm_creases=palm_creases(model))
 
     def __enter__(self) -> Renderer:
@@ -212,7 +214,7 @@ class Renderer:
         indices = self._gl.buffer(faces.astype("i4").tobytes())
         programs = (self._solid, self._solid_shadow)
         layouts = [layout_of(program, ("in_position", "in_normal"), "3f 3f", buffer) for program in programs]
-        return tuple(self._gl.vertex_array(p, [layout], indices) for p, layout in zip(programs, layouts))
+        return tuple(self._gl.vertex_array(p, [layout], indices) for p, layout in zip(programs, layouts, strict=True))
 
     def _frame(self, size_wh: tuple[int, int]):
         if size_wh not in self._frames:
@@ -221,11 +223,11 @@ class Renderer:
             self._frames[size_wh] = self._gl.framebuffer([color], depth), color
         return self._frames[size_wh]
 
-    @staticmethod
-    def _set(program, **uniforms) -> None:
+    def _set(self, program, **uniforms) -> None:
         """Set the uniforms that the program has; the compiler drops those that it does not use."""
+        known = self._members.get(program.glo) or self._members.setdefault(program.glo, set(program))
         for name, value in uniforms.items():
-            if name in program:
+            if name in known:
                 uniform = program[name]
                 if isinstance(value, bytes):
                     uniform.write(value)
@@ -251,7 +253,7 @@ def open_context():
 def layout_of(program, names: tuple[str, ...], formats: str, buffer):
     """A moderngl vertex layout in which attributes that the compiler removed are padding."""
     parts, used = [], []
-    for name, part in zip(names, formats.split()):
+    for name, part in zip(names, formats.split(), strict=True):
         if name in program:
             parts.append(part)
             used.append(name)
@@ -295,11 +297,14 @@ def palm_creases(model: HandModel) -> bytes:
     """The three main creases of the palm as nine segments in the hand frame's x, y."""
     joints = model.joints.mean(axis=0)[:, :2]
     index, middle, ring, little = (joints[model.finger_bones[f, 0]] for f in (1, 2, 3, 4))
-    lower = np.array([0.0, 0.12])
-    heart = [little + lower + (-0.16, 0.02), ring + lower, middle + (0.0, 0.08), (index + middle) / 2 + (0.02, -0.02)]
-    head = [index + (0.14, 0.16), middle + (0.0, 0.3), ring + (0.0, 0.42), little + (-0.08, 0.45)]
-    life = [index + (0.14, 0.16), middle + (0.12, 0.38), middle + (0.1, 0.7), np.array([0.1, -0.08])]
-    segments = [(*a, *b) for line in (heart, head, life) for a, b in zip(line, line[1:])]
+    # Points as a joint and a shift in x (towards the thumb) and y (towards the wrist).
+    lines = (
+        ((little, -0.16, 0.14), (ring, 0.0, 0.12), (middle, 0.0, 0.08), ((index + middle) / 2, 0.02, -0.02)),  # heart
+        ((index, 0.14, 0.16), (middle, 0.0, 0.3), (ring, 0.0, 0.42), (little, -0.08, 0.45)),  # head
+        ((index, 0.14, 0.16), (middle, 0.12, 0.38), (middle, 0.1, 0.7), (0 * middle, 0.1, -0.08)),  # life
+    )
+    points = [[joint + np.array([x, y]) for joint, x, y in line] for line in lines]
+    segments = [(*a, *b) for line in points for a, b in pairwise(line)]
     return np.array(segments, np.float32).tobytes()
 
 

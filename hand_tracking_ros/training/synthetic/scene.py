@@ -11,7 +11,9 @@ from hand_tracking_ros.training.synthetic.model import HandModel, turn, unit
 from hand_tracking_ros.training.synthetic.poses import clip_pose, pose_library
 from hand_tracking_ros.training.synthetic.render import AWAY, Lights, Look, SceneHand, Solid
 
-SKIN_TONES = np.array([(0.78, 0.56, 0.46), (0.62, 0.41, 0.30), (0.42, 0.25, 0.16), (0.22, 0.12, 0.075), (0.09, 0.05, 0.035)])
+SKIN_TONES = np.array(
+    [(0.78, 0.56, 0.46), (0.62, 0.41, 0.30), (0.42, 0.25, 0.16), (0.22, 0.12, 0.075), (0.09, 0.05, 0.035)]
+)
 X, Y, Z = np.eye(3)
 
 
@@ -37,14 +39,18 @@ class SceneSampler:
         palm_m = rng.normal(0.068, 0.006) if child else rng.normal(0.088, 0.0065)
         return Person(int(rng.integers(self.model.num_shapes)), float(np.clip(palm_m, 0.055, 0.108)), random_look(rng))
 
-    def hand(self, person: Person, side: Side, rng: np.random.Generator, position: np.ndarray, rotation=None) -> SceneHand:
+    def hand(
+        self, person: Person, side: Side, rng: np.random.Generator, position: np.ndarray, rotation=None
+    ) -> SceneHand:
         """A hand with a random pose whose keypoints are centred on ``position`` (3,)."""
         pose = self.poses[rng.integers(len(self.poses))] + rng.normal(0, 1.5, self.poses.shape[1])
         elbow = turn(unit(rng.normal(size=(1, 3))), np.array([rng.uniform(0, 100)]))[0]
         posed = self.model.posed(person.shape, clip_pose(pose), side, person.palm_m, elbow)
         rotation = random_rotation(rng) if rotation is None else rotation
         center = posed.keypoints.min(axis=0) / 2 + posed.keypoints.max(axis=0) / 2
-        return SceneHand(posed, rotation, position - rotation @ center, replace(person.look, seed=float(rng.uniform(0, 50))))
+        return SceneHand(
+            posed, rotation, position - rotation @ center, replace(person.look, seed=float(rng.uniform(0, 50)))
+        )
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
@@ -90,7 +96,9 @@ def random_look(rng: np.random.Generator) -> Look:
     return Look(
         skin_color=tuple(color),
         palm_lightness=0.0 if gloved else rng.uniform(0, 0.15) + darkness * rng.uniform(0, 0.7),
-        nail_lightness=0.0 if gloved else rng.uniform(-0.1, 0.35) + (rng.choice([-0.7, 0.6]) if rng.random() < 0.07 else 0),
+        nail_lightness=0.0
+        if gloved
+        else rng.uniform(-0.1, 0.35) + (rng.choice([-0.7, 0.6]) if rng.random() < 0.07 else 0),
         crease_depth=rng.uniform(0, 0.1) if gloved else rng.uniform(0.03, 0.4),
         mottle=rng.uniform(0, 0.12),
         grain=rng.uniform(0, 0.12),
@@ -117,7 +125,7 @@ def random_lights(rng: np.random.Generator) -> Lights:
     return Lights(
         key_direction=unit(rng.normal(size=3) + bias),
         key_color=tuple(rng.uniform(0.3, 2.0) * hard * tint + 0.1),
-        fill_direction=unit(rng.normal(size=3) + [0, 0, -0.4]),
+        fill_direction=unit(rng.normal(size=3) + np.array([0, 0, -0.4])),
         fill_color=tuple(fill / tint),
         sky_color=tuple(ambient * np.exp(rng.normal(0, 0.08, 3))),
         ground_color=tuple(ambient * rng.uniform(0.2, 0.8) * np.ones(3)),
@@ -133,11 +141,16 @@ def face_and_body(position: np.ndarray, person: Person, rng: np.random.Generator
     hair = tuple(np.exp(rng.uniform(np.log(0.01), np.log(0.4))) * np.array([1.0, 0.8, 0.6]))
     upright, seed = np.eye(3), float(rng.uniform(0, 50))
     head = (0.075 * rng.uniform(0.9, 1.1), 0.11 * rng.uniform(0.9, 1.1), 0.095)
+
+    def below(down: float, back: float) -> np.ndarray:
+        return position + np.array([0.0, down, back])
+
+    cloth_look = {"color": cloth, "material": "cloth", "specular": 0.01, "seed": seed}
     return [
         Solid("sphere", turned, position, head, skin, hair, "face", 0.06, seed),
-        Solid("cylinder", upright, position + [0, 0.15, 0.02], (0.055, 0.08, 0.055), skin, seed=seed),
-        Solid("sphere", upright, position + [0, 0.24, 0.04], (0.22, 0.07, 0.09), cloth, material="cloth", specular=0.01, seed=seed),
-        Solid("sphere", upright, position + [0, 0.46, 0.04], (0.19, 0.28, 0.12), cloth, material="cloth", specular=0.01, seed=seed),
+        Solid("cylinder", upright, below(0.15, 0.02), (0.055, 0.08, 0.055), skin, seed=seed),
+        Solid("sphere", upright, below(0.24, 0.04), (0.22, 0.07, 0.09), **cloth_look),
+        Solid("sphere", upright, below(0.46, 0.04), (0.19, 0.28, 0.12), **cloth_look),
     ]
 
 

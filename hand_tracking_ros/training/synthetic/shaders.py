@@ -189,7 +189,8 @@ void main() {{
     }} else {{
         float blotch = noise(c * 7.0) + 0.5 * noise(c * 16.0), pores = noise(c * 55.0);
         float lines = joint_lines(attributes.x) * mix(1.0, 0.8, palm);
-        if (attributes.x <= 0.0 && attributes.w <= 0.0 && palm > 0.05) lines = palm_lines() * palm * 1.2;
+        if (attributes.x <= 0.0 && attributes.w <= 0.0 && attributes.z > 0.2)
+            lines = 1.2 * palm_lines() * smoothstep(0.2, 0.7, attributes.z);
         albedo = skin_color * (1.0 + palm_lightness * palm) * (1.0 + mottle * blotch + fine * pores);
         albedo *= vec3(1.0 - crease_depth * min(lines, 1.2)) * vec3(1.0, 1.0 - 0.1 * blotch * mottle, 1.0);
         float knuckle = attributes.x > 0.0 ? crease(attributes.x - round(attributes.x), 0.12) * (1.0 - palm) : 0.0;
@@ -225,7 +226,8 @@ void main() {{
         vec2 q = vec2(abs(canonical.x), canonical.y);
         float front = smoothstep(0.1, -0.3, canonical.z);
         float dark = blob(q, vec2(0.38, -0.12), vec2(0.17, 0.07)) + 0.8 * blob(q, vec2(0.4, -0.3), vec2(0.22, 0.05))
-                   + 0.5 * blob(q, vec2(0.1, 0.28), vec2(0.07, 0.05)) + 0.7 * blob(q, vec2(0.0, 0.52), vec2(0.25, 0.06));
+                   + 0.5 * blob(q, vec2(0.1, 0.28), vec2(0.07, 0.05))
+                   + 0.7 * blob(q, vec2(0.0, 0.52), vec2(0.25, 0.06));
         albedo *= 1.0 - 0.75 * front * min(dark, 1.0);
         albedo *= 1.0 + 0.25 * blob(q, vec2(0.0, 0.15), vec2(0.1, 0.25));
         float hair = smoothstep(-0.02, 0.08, canonical.z - 0.1 + 0.1 * noise(c * 6.0))

@@ -28,8 +28,8 @@ def contact_sheet(arrays: dict[str, np.ndarray], columns: int = 12, rows: int = 
 
 def draw(image: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, side: Side) -> None:
     """Bones in the colour of the side, hidden joints in red."""
-    places = [tuple(int(round((v - 0.5) * 8)) for v in point) for point in keypoints]  # corner to centre origin, 1/8 px
+    places = [tuple(round(float(v - 0.5) * 8) for v in point) for point in keypoints]  # corner to centre origin, 1/8 px
     for a, b in EDGES:
         cv2.line(image, places[a], places[b], COLORS[side], 1, cv2.LINE_AA, 3)
-    for place, seen in zip(places, visible):
+    for place, seen in zip(places, visible, strict=True):
         cv2.circle(image, place, 10, COLORS[side] if seen else (0, 0, 255), -1, cv2.LINE_AA, 3)
