@@ -23,6 +23,7 @@ def add_parser(subparsers) -> None:
         "set, on its own and against a --reference.",
     )
     parser.add_argument("dataset", nargs="?", type=Path, help="folder with labels.jsonl, or the file itself")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where the labels' files lie; default: beside them")
     parser.add_argument("--task", choices=TASKS, help="what to measure (default with --tracks: track)")
     parser.add_argument("--boxes", choices=("labels", "detector"), default="labels", help="keypoints: boxes from where")
     parser.add_argument("--tracks", type=Path, metavar="JSONL", help="track: judge this output instead of tracking")
@@ -60,7 +61,7 @@ def measure(args: argparse.Namespace, task: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if args.dataset is not None:
         labels = read_labels(args.dataset)
-        root = args.dataset if args.dataset.is_dir() else args.dataset.parent
+        root = args.images or (args.dataset if args.dataset.is_dir() else args.dataset.parent)
         config = tracker_config(args)
         if task == "detect":
             result = datasets.evaluate_detection(root, labels, config)
