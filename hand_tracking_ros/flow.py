@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -35,6 +36,10 @@ class FlowImage:
 
     mono: np.ndarray
     scale: np.ndarray
+
+    def same_size(self, other: FlowImage) -> bool:
+        """Whether both come from full images of one size: two sizes may be equal after halving."""
+        return self.mono.shape == other.mono.shape and np.array_equal(self.scale, other.scale)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class FlowPropagator:
         Keypoints that are NaN or outside the image are not tracked. Raises ImageError when the two images differ in
         size: the stream has changed, and tracks should be reset.
         """
-        if previous.mono.shape != current.mono.shape or not np.array_equal(previous.scale, current.scale):
+        if not previous.same_size(current):
             raise ImageError(
                 f"optical flow needs two images of the same size, got {_size(previous)} and then {_size(current)}; "
                 "reset the tracker when the stream changes"
@@ -143,13 +148,11 @@ def _similarity(start: np.ndarray, end: np.ndarray, tolerance: float) -> tuple[c
     motions, the one with the least truncated squared error wins (MSAC, with fixed pairs, so it is deterministic) and is
     refined on the points that agree. Few points, or only motions beyond the limits: translation alone.
     """
-    shifts = end - start
     turns = np.ones(1, complex)
-    offsets = np.array([complex(np.median(shifts.real), np.median(shifts.imag))])
+    offsets = np.median((end - start)[:, None].view(np.float64), axis=0).view(complex)
     count = len(start)
     if count >= MIN_SIMILARITY_POINTS:
-        first = np.tile(np.arange(count), 3)
-        second = np.concatenate([np.roll(np.arange(count), -step) for step in (count // 4, count // 3, count // 2)])
+        first, second = _pairs(count)
         arm = start[second] - start[first]
         long_arm = np.abs(arm) > tolerance
         first, second = first[long_arm], second[long_arm]
@@ -166,6 +169,14 @@ def _similarity(start: np.ndarray, end: np.ndarray, tolerance: float) -> tuple[c
     if refined is not None and _plausible(refined[0]):
         return refined
     return complex(turns[best]), complex(offsets[best])
+
+
+@lru_cache(maxsize=64)
+def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three pairs per point with points further on in the order, which mostly lie on other parts of the hand."""
+    first = np.arange(count)
+    steps = (count // 4, count // 3, count // 2)
+    return np.tile(first, 3), np.concatenate([(first + step) % count for step in steps])
 
 
 def _plausible(turn):
