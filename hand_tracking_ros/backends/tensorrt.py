@@ -195,7 +195,7 @@ def _make_log(trt):
             self.errors: list[str] = []
 
         def log(self, severity, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(message)
             logger.debug("%s: %s", trt.__name__, message)
 
