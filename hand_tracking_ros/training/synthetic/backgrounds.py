@@ -22,12 +22,12 @@ class Backgrounds:
     """
 
     def __init__(self, folders: list[Path] = (), seed: int = 0, bank_size: int = 160, procedural_share: float = 0.3):
-        rng = np.random.default_rng([seed, 7919])
+        self._seed = seed
         self.photos: list[np.ndarray] = []
         self.tiles: list[np.ndarray] = []
         for folder in folders:
             self._load(Path(folder))
-        self.procedural = [procedural_scene(256, rng) for _ in range(bank_size)]
+        self._procedural: list[np.ndarray | None] = [None] * bank_size  # made when first wanted
         self._procedural_share = procedural_share if self.photos or self.tiles else 1.0
 
     def _load(self, folder: Path) -> None:
@@ -45,10 +45,16 @@ class Backgrounds:
             else:
                 self.photos.append(image)
 
+    def procedural(self, index: int) -> np.ndarray:
+        """Procedural scene number ``index``, (256, 256, 3) linear RGB."""
+        if self._procedural[index] is None:
+            self._procedural[index] = procedural_scene(256, np.random.default_rng([self._seed, 7919, index]))
+        return self._procedural[index]
+
     def sample(self, size_wh: tuple[int, int], rng: np.random.Generator, least_share: float = 0.2) -> np.ndarray:
         """(H, W, 3) linear RGB, about 0..1. Photos are cut to windows of at least ``least_share`` of their side."""
         if rng.random() < self._procedural_share:
-            image = self.procedural[rng.integers(len(self.procedural))]
+            image = self.procedural(int(rng.integers(len(self._procedural))))
             image = cut_window(image, size_wh, rng, max(0.35, least_share))
         else:
             use_photo = self.photos and (not self.tiles or rng.random() < 0.65)

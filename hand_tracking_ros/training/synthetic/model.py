@@ -25,6 +25,7 @@ FINGER_ANGLES = ("flexion", "abduction", "middle_flexion", "tip_flexion", "twist
 thumb's are relative to its rest pose. Abduction is positive towards the thumb (the thumb's: towards the palm)."""
 WRIST_FLEXION, WRIST_DEVIATION, CUP = 25, 26, 27  # towards the palm; towards the thumb; little finger's metacarpal
 POSE_SIZE = 28
+ABDUCTION_SIGNS = np.array([1, -1, -1, -1, -1], np.float32)  # of a turn about the direction out of the palm
 CUP_SHARES = np.array([0, 0, 0, 0.5, 1.0], np.float32)  # the ring and little fingers' metacarpals close the palm
 
 # Where people and MediaPipe put the keypoints differs from the rig's joints. Shifts in model units, measured as the
@@ -156,7 +157,11 @@ class HandModel:
         base, middle, last = (joints[:, self.finger_bones[:, k]] for k in range(3))
         roots = joints[:, [0, *self.metacarpals]]
         metacarpal = about(turn(axis, CUP_SHARES * poses[:, CUP, None]), roots)
-        first = turn(palmward, angles[..., 1]) @ turn(direction, angles[..., 4]) @ turn(axis, bend[..., 0])
+        first = (
+            turn(palmward, ABDUCTION_SIGNS * angles[..., 1])
+            @ turn(direction, angles[..., 4])
+            @ turn(axis, bend[..., 0])
+        )
         first = metacarpal @ about(first, base)
         second = first @ about(turn(axis, bend[..., 1]), middle)
         third = second @ about(turn(axis, bend[..., 2]), last)

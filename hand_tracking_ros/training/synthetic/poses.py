@@ -48,7 +48,8 @@ GESTURES = {
     "grip": ("oppose", 0.7, 0.7, 0.7, 0.7),
     "hook": ("side", 0.5, 0.8, 0.9, 1),
 }
-SPREAD = np.array([8, 1, -6, -13], np.float32)  # abduction of a fully spread hand, index to little
+# Abduction of a widely spread hand, index to little; the rest pose (0) is spread a little, -0.7 closes the fingers.
+SPREAD = np.array([8, 1, -6, -13], np.float32)
 CURL_START, CURL_RANGE = np.array([-8, 2, 2], np.float32), np.array([94, 98, 44], np.float32)
 FINGER_RADIUS_M = np.array([0.0088, 0.0078, 0.0068], np.float32)
 MIXTURE = {"gesture": 0.34, "fist": 0.16, "free": 0.32, "pinch": 0.18}
@@ -60,7 +61,7 @@ def clip_pose(poses: np.ndarray) -> np.ndarray:
 
 
 def pose_from(thumbs: np.ndarray, curls: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Poses from thumb angles (N, 5), finger curls (N, 4) and a spread (N,), 0 closed to 1 wide."""
+    """Poses from thumb angles (N, 5), finger curls (N, 4) and a spread (N,), -0.7 closed to 1 wide."""
     poses = np.zeros((len(curls), POSE_SIZE), np.float32)
     poses[:, :5] = thumbs
     for finger in range(4):
@@ -71,7 +72,7 @@ def pose_from(thumbs: np.ndarray, curls: np.ndarray, spread: np.ndarray) -> np.n
     return poses
 
 
-def gesture(name: str, spread: float = 0.4) -> np.ndarray:
+def gesture(name: str, spread: float = -0.3) -> np.ndarray:
     """(POSE_SIZE,) a canonical gesture without noise."""
     thumb, *curls = GESTURES[name]
     return pose_from(np.array([THUMBS[thumb]], np.float32), np.array([curls], np.float32), np.array([spread]))[0]
@@ -99,7 +100,7 @@ def gesture_poses(count: int, rng: np.random.Generator, names: tuple[str, ...] =
     share = np.where(rng.random(count) < 0.35, rng.random(count), 0.0).astype(np.float32)[:, None]
     thumb = thumbs[a] * (1 - share) + thumbs[b] * share
     curl = curls[a] * (1 - share) + curls[b] * share + 0.05 * rng.standard_normal((count, 4), dtype=np.float32)
-    return with_noise(pose_from(thumb, np.clip(curl, -0.08, 1.05), rng.normal(0.35, 0.6, count)), rng)
+    return with_noise(pose_from(thumb, np.clip(curl, -0.08, 1.05), rng.normal(-0.2, 0.55, count)), rng)
 
 
 def free_poses(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -107,7 +108,7 @@ def free_poses(count: int, rng: np.random.Generator) -> np.ndarray:
     own, common = rng.beta(0.6, 0.6, (count, 4)), rng.beta(0.7, 0.7, (count, 1))
     share = rng.random((count, 1))
     curls = own * share + common * (1 - share)
-    poses = pose_from(thumbs_between(count, rng), curls.astype(np.float32), rng.normal(0.3, 0.75, count))
+    poses = pose_from(thumbs_between(count, rng), curls.astype(np.float32), rng.normal(-0.15, 0.65, count))
     for finger in range(1, 5):
         for joint, low, high, chance in ((0, -20, 85, 0.12), (2, 0, 105, 0.1)):
             alone = rng.random(count) < chance
@@ -148,7 +149,7 @@ def pinch_poses(count: int, model: HandModel, rng: np.random.Generator) -> np.nd
 def fist_poses(count: int, model: HandModel, rng: np.random.Generator) -> np.ndarray:
     """Closed hands: the thumb over the fingers, at the side, or up."""
     curls = (rng.uniform(0.82, 1.05, (count, 1)) + 0.04 * rng.standard_normal((count, 4))).astype(np.float32)
-    poses = with_noise(pose_from(thumbs_between(count, rng), curls, rng.normal(0.1, 0.3, count)), rng, 0.6)
+    poses = with_noise(pose_from(thumbs_between(count, rng), curls, rng.normal(-0.2, 0.3, count)), rng, 0.6)
     over = rng.random(count) < 0.6
     fingers = rng.choice([1, 2], over.sum())
     poses[over] = fit_thumbs(poses[over], model, rng, fingers, gap_m=-0.014)
@@ -200,7 +201,7 @@ def pose_library(count: int, model: HandModel, rng: np.random.Generator) -> np.n
         wanted = int(np.ceil(count * share))
         found: list[np.ndarray] = []
         while sum(map(len, found)) < wanted:
-            batch = makers[kind](512)
+            batch = makers[kind](min(512, 2 * wanted + 8))
             found.append(batch[is_plausible(batch, model)])
         parts.append(np.concatenate(found)[:wanted])
     poses = np.concatenate(parts)[rng.permutation(sum(map(len, parts)))[:count]]

@@ -1,0 +1,360 @@
+"""The synthetic hand generator: anatomy and sides, plausible poses, exact labels, repeatable images."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from hand_tracking_ros.cli.demo import CLIP, demo_directory
+from hand_tracking_ros.errors import SourceError
+from hand_tracking_ros.records import read_labels
+from hand_tracking_ros.skeleton import EDGES, FINGERS, TIPS, Side
+from hand_tracking_ros.training.synthetic import photo, poses, scene
+from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds, slice_tiles
+from hand_tracking_ros.training.synthetic.model import ASSET, CUP, POSE_SIZE, HandModel, vertex_normals
+from hand_tracking_ros.types import Camera
+
+SIDES = (Side.LEFT, Side.RIGHT)
+OPEN = poses.gesture("open", 0.2)
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return HandModel()
+
+
+@pytest.fixture(scope="module")
+def renderer(model):
+    pytest.importorskip("moderngl", reason="rendering needs moderngl (the train extra)")
+    from hand_tracking_ros.errors import HandTrackingError
+    from hand_tracking_ros.training.synthetic.render import Renderer
+
+    try:
+        renderer = Renderer(model)
+    except HandTrackingError as error:
+        pytest.skip(str(error))
+    yield renderer
+    renderer.release()
+
+
+@pytest.fixture(scope="module")
+def generator(renderer):
+    from hand_tracking_ros.training.synthetic.dataset import Generator
+
+    return Generator(seed=3, poses=40)
+
+
+# Model
+
+
+def test_baked_asset_is_small_and_whole(model):
+    assert ASSET.stat().st_size < 2e6
+    assert model.num_shapes == 256
+    assert np.isfinite(model.vertices).all() and np.isfinite(model.joints).all()
+    assert model.faces.max() == model.vertices.shape[1] - 1
+    np.testing.assert_allclose(model.bone_weight.sum(axis=1), 1.0, atol=2e-3)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_upright_palm_shows_thumb_on_its_own_side(model, side):
+    """A right hand with its palm to the camera, fingers up, has its thumb on the right of the image."""
+    for shape in (0, 100, 255):
+        points = model.posed(shape, OPEN, side, 0.09).keypoints
+        towards_thumb = 1 if side == Side.RIGHT else -1
+        assert towards_thumb * points[4, 0] > towards_thumb * points[8, 0] > towards_thumb * points[20, 0]
+        assert (points[[8, 12, 16, 20], 1] < points[[5, 9, 13, 17], 1]).all()  # y points down, fingers up
+        assert (points[[5, 9, 13, 17], 1] < points[0, 1]).all()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_mesh_faces_point_outwards(model, side):
+    hand = model.posed(7, OPEN, side, 0.09)
+    corners = model.skin(hand)[model.faces_of(side)]
+    volume = np.einsum("fi,fi->", np.cross(corners[:, 0], corners[:, 1]), corners[:, 2]) / 6
+    assert 2e-4 < volume < 5e-3  # cubic metres of a hand with its arm, open at the far end
+    normals = vertex_normals(model.skin(hand)[None], model.faces_of(side))[0]
+    tips = hand.keypoints[list(TIPS)]
+    nearest = np.linalg.norm(model.skin(hand)[:, None] - tips, axis=-1).argmin(axis=0)
+    assert ((model.skin(hand)[nearest] - tips) * normals[nearest]).sum(axis=1).min() > 0
+
+
+def test_palm_has_the_size_asked_for(model):
+    for shape, palm_m in ((0, 0.07), (31, 0.088), (200, 0.105)):
+        points = model.posed(shape, np.zeros(POSE_SIZE, np.float32), Side.LEFT, palm_m).keypoints
+        assert np.linalg.norm(points[9] - points[0]) == pytest.approx(palm_m, rel=1e-5)
+
+
+def test_bones_keep_their_length_in_every_pose(model):
+    rng = np.random.default_rng(0)
+    sample = poses.free_poses(20, rng)
+    sample[:, CUP] = 0
+    points = model.forward(np.full(20, 5), sample)[1]
+    for a, b in EDGES:
+        if any(a in chain and b in chain for chain in FINGERS.values()) and a not in (1, 2, 5, 9, 13, 17):
+            lengths = np.linalg.norm(points[:, b] - points[:, a], axis=-1)
+            np.testing.assert_allclose(lengths, lengths[0], rtol=1e-4)
+
+
+def test_flexion_bends_towards_the_palm_and_abduction_towards_the_thumb(model):
+    straight = np.zeros(POSE_SIZE, np.float32)
+    for finger in range(1, 5):
+        bent, spread = straight.copy(), straight.copy()
+        bent[5 * finger], spread[5 * finger + 1] = 60, 10
+        tip = TIPS[finger]
+        start, after_bend, after_spread = (
+            model.posed(0, pose, Side.RIGHT, 0.09).keypoints[tip] for pose in (straight, bent, spread)
+        )
+        assert after_bend[2] < start[2] - 0.03  # the palm looks to -z
+        assert after_spread[0] > start[0] + 0.005
+
+
+def test_wrist_moves_the_arm_and_not_the_hand(model):
+    flexed = OPEN.copy()
+    flexed[25] = 40
+    rest, bent = (model.posed(3, pose, Side.RIGHT, 0.09) for pose in (OPEN, flexed))
+    np.testing.assert_allclose(rest.keypoints, bent.keypoints, atol=1e-7)
+    elbow = model.attributes[:, 3] > 1.5
+    assert model.skin(bent)[elbow, 2].mean() < model.skin(rest)[elbow, 2].mean() - 0.05  # flexed towards the palm
+
+
+def test_keypoints_lie_inside_the_flesh(model):
+    rng = np.random.default_rng(1)
+    for pose in poses.gesture_poses(4, rng):
+        hand = model.posed(int(rng.integers(256)), pose, Side.RIGHT, 0.088)
+        vertices = model.skin(hand)
+        distance = np.linalg.norm(vertices[:, None] - hand.keypoints, axis=-1).min(axis=0)
+        assert distance.max() < 0.025 and distance[list(TIPS)].max() < 0.009
+
+
+# Poses
+
+
+def test_pose_library_is_plausible_repeatable_and_inside_the_limits(model):
+    library = poses.pose_library(24, model, np.random.default_rng(5))
+    again = poses.pose_library(24, model, np.random.default_rng(5))
+    np.testing.assert_array_equal(library, again)
+    assert library.shape == (24, POSE_SIZE)
+    assert (library >= poses.LIMITS[:, 0]).all() and (library <= poses.LIMITS[:, 1]).all()
+    assert poses.is_plausible(library, model).all()
+
+
+def test_crossed_fingers_are_rejected(model):
+    crossed = poses.gesture("flat", -0.3)
+    crossed[6], crossed[11] = -22, 22  # index towards the little finger, middle towards the thumb
+    assert not poses.is_plausible(crossed[None], model)[0]
+    assert poses.is_plausible(OPEN[None], model)[0]
+
+
+def test_pinches_bring_thumb_and_a_finger_together(model):
+    rng = np.random.default_rng(2)
+    pinches = poses.pinch_poses(24, model, rng)
+    points = poses.MEAN_UNIT_M * model.forward(np.zeros(24, int), pinches)[1]
+    gaps = np.linalg.norm(points[:, [4]] - points[:, [8, 12, 16, 20]], axis=-1).min(axis=1)
+    assert np.median(gaps) < 0.025
+
+
+def test_fists_are_closed(model):
+    points = model.forward(np.zeros(16, int), poses.fist_poses(16, model, np.random.default_rng(3)))[1]
+    reach = np.linalg.norm(points[:, [8, 12, 16, 20]] - points[:, [0]], axis=-1)
+    assert reach.max() < 1.1  # straight fingers reach 1.6 model units and more
+
+
+def test_trajectory_passes_its_keys_at_rest():
+    keys = np.array([[0.0, 1.0], [2.0, -1.0], [1.0, 5.0]])
+    key_times = np.array([0.0, 1.0, 3.0])
+    np.testing.assert_allclose(poses.trajectory(keys, key_times, key_times), keys)
+    near = poses.trajectory(keys, key_times, np.array([0.99, 1.01]))
+    assert np.abs(np.diff(near, axis=0) / 0.02).max() < 0.05
+
+
+# Scenes and pictures
+
+
+def test_rotations_are_proper():
+    rng = np.random.default_rng(4)
+    for make in (scene.random_rotation, scene.random_direction_rotation):
+        for _ in range(200):
+            rotation = make(rng)
+            assert np.linalg.det(rotation) == pytest.approx(1.0, abs=1e-5)
+            np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-5)
+
+
+def test_texture_sheets_are_sliced_without_captions():
+    sheet = np.full((420, 520, 3), 255, np.uint8)
+    for row in range(2):
+        for column in range(3):
+            sheet[16 + 190 * row :, 16 + 150 * column :][:128, :128] = (40 * column, 90, 60 + 50 * row)
+            cv2.putText(sheet, "Tile", (30 + 150 * column, 165 + 190 * row), 0, 0.5, (0, 0, 0), 1)
+    tiles = slice_tiles(sheet)
+    assert sorted(tuple(tile[50, 50]) for tile in tiles) == sorted(
+        (40 * c, 90, 60 + 50 * r) for r in range(2) for c in range(3)
+    )
+    assert all(np.ptp(tile.reshape(-1, 3), axis=0).max() == 0 for tile in tiles)
+    assert slice_tiles(np.random.default_rng(0).integers(0, 200, (200, 300, 3), dtype=np.uint8)) == []
+
+
+def test_background_folder_without_images_is_an_error(tmp_path):
+    with pytest.raises(SourceError, match="no background images"):
+        Backgrounds([tmp_path], bank_size=1)
+
+
+def test_motion_blur_does_not_move_anything():
+    image = np.zeros((60, 80), np.float32)
+    image[25:35, 30:50] = 1.0
+    blurred = photo.smear(image, (9.0, -5.0))
+    y, x = np.mgrid[:60, :80]
+    for axis in (x, y):
+        assert (axis * blurred).sum() / blurred.sum() == pytest.approx((axis * image).sum() / image.sum(), abs=0.02)
+    assert blurred.max() <= 1.0 and blurred.std() < image.std()
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 3)])
+def test_pictures_keep_size_and_channels(shape):
+    rng = np.random.default_rng(6)
+    background = np.full(shape, 0.3, np.float32)
+    foreground = np.full((96, 128, *shape[2:]), 0.8, np.float32)
+    mask = np.zeros((96, 128), np.float32)
+    mask[20:60, 30:80] = 1
+    for _ in range(10):
+        image = photo.take(foreground, mask, background, photo.random_shot(rng, 48), rng)
+        assert image.shape == shape and image.dtype == np.uint8
+    plain = photo.take(foreground, mask, background, photo.Shot(), rng)
+    assert plain[20, 25].min() > plain[5, 5].max()
+
+
+# Rendering
+
+
+def posed_scene(model, side, pose=OPEN, yaw=0.0, z=0.5):
+    from hand_tracking_ros.training.synthetic.render import SceneHand
+
+    posed = model.posed(9, pose, side, 0.088)
+    rotation = scene.rotation_of(0, 0, yaw)
+    return SceneHand(posed, rotation, np.array([0, 0, z]) - rotation @ posed.keypoints.mean(axis=0))
+
+
+def test_left_hand_is_the_mirror_image_of_the_right(renderer, model):
+    from hand_tracking_ros.training.synthetic.render import Lights
+
+    lights = Lights(np.array([0.0, -0.5, -1.0]), fill_direction=np.array([0.0, 0.0, -1.0]))
+    camera = Camera(300, 300, 80, 80)
+    right, left = (
+        renderer.render(camera, (160, 160), [posed_scene(model, s)], lights) for s in (Side.RIGHT, Side.LEFT)
+    )
+    np.testing.assert_allclose(left[1], right[1][:, ::-1], atol=0.003)
+    assert np.abs(left[0] - right[0][:, ::-1]).mean() < 0.01
+    assert (right[1] > 0).mean() > 0.1
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_only_the_near_surface_is_drawn(renderer, model, side):
+    """Wrong winding would show the hand's inside: depths must equal the nearest surface of the skinned mesh."""
+    from hand_tracking_ros.training.synthetic.render import Lights
+
+    hand = posed_scene(model, side)
+    camera = Camera(300, 300, 80, 80)
+    _, depth = renderer.render(camera, (160, 160), [hand], Lights(np.array([0.0, -1.0, -1.0])))
+    vertices = model.skin(hand.posed) @ hand.rotation.T + hand.translation
+    column, row = np.floor(vertices[:, :2] / vertices[:, 2:] * 300 + 80).astype(int).T
+    inside = (column >= 0) & (column < 160) & (row >= 0) & (row < 160)
+    drawn = depth[row[inside], column[inside]]
+    assert (vertices[inside, 2] - drawn)[drawn > 0].min() > -0.012  # no vertex lies before what is drawn
+    assert np.median(np.abs(vertices[inside, 2] - drawn)) < 0.02
+
+
+def test_keypoints_lie_on_the_rendered_hand_and_hidden_ones_are_marked(renderer, model):
+    from hand_tracking_ros.training.synthetic.dataset import label_of
+    from hand_tracking_ros.training.synthetic.render import Lights, Solid
+
+    camera, lights = Camera(400, 400, 120, 120), Lights(np.array([0.0, -1.0, -1.0]))
+
+    def label(hand, solids=()):
+        _, depth = renderer.render(camera, (240, 240), [hand], lights, list(solids))
+        return label_of(hand, camera, depth, 1.0), depth
+
+    seen, depth = label(posed_scene(model, Side.RIGHT))
+    column, row = np.floor(seen.keypoints_px).astype(int).T
+    assert (depth[row, column] > 0).all() and seen.visible.all()
+    assert (seen.keypoints_m[:, 2] > depth[row, column] - 1e-3).all()  # inside the flesh
+    fist, _ = label(posed_scene(model, Side.RIGHT, poses.gesture("fist_thumb_side"), yaw=180))
+    assert not fist.visible[[8, 12, 16, 20]].any() and fist.visible[[5, 9, 13, 17]].all()
+    wall = Solid("box", np.eye(3), np.array([0.0, 0.0, 0.3]), (0.5, 0.5, 0.01), (0.5, 0.5, 0.5))
+    hidden, _ = label(posed_scene(model, Side.RIGHT), [wall])
+    assert not hidden.visible.any()
+
+
+def test_crops_are_repeatable_and_sized_as_promised(generator):
+    image, label = generator.crop(5)
+    generator.crop(6)
+    again, label_again = generator.crop(5)
+    np.testing.assert_array_equal(image, again)
+    np.testing.assert_array_equal(label.keypoints_px, label_again.keypoints_px)
+    sides = []
+    for index in range(12):
+        image, label = generator.crop(index)
+        assert image.shape == (160, 160) and image.dtype == np.uint8
+        extent = np.ptp(label.keypoints_px, axis=0).max() / 160
+        assert 0.41 < extent < 0.63
+        assert np.abs((label.keypoints_px.min(0) + label.keypoints_px.max(0)) / 2 - 80).max() < 20
+        assert label.visible.sum() >= 8 and label.depth_rel()[9] == 0
+        sides.append(label.side)
+    assert set(sides) == {Side.LEFT, Side.RIGHT}
+
+
+def test_frames_pack_into_arrays(generator):
+    from hand_tracking_ros.training.synthetic.dataset import pack_frames
+    from hand_tracking_ros.training.synthetic.sheet import contact_sheet
+
+    samples = [generator.frame(index) for index in range(10)]
+    counts = [len(labels) for _, labels in samples]
+    arrays = pack_frames(samples)
+    assert arrays["images"].shape == (10, 240, 320) and arrays["images"].dtype == np.uint8
+    assert arrays["keypoints"].shape == (sum(counts), 21, 2)
+    np.testing.assert_array_equal(np.bincount(arrays["hand_image_index"], minlength=10), counts)
+    assert set(arrays["side"]) <= {1, 2} and max(counts) >= 2 and min(counts) == 0
+    long_side = (arrays["boxes"][:, 2:] - arrays["boxes"][:, :2]).max(axis=1)
+    assert long_side.min() > 13 and long_side.max() < 216
+    assert contact_sheet(arrays, columns=5).shape == (480, 1600, 3)
+
+
+def test_command_writes_a_pool(renderer, tmp_path, capsys):
+    from hand_tracking_ros.training.synthetic.__main__ import main
+
+    output, sheet = tmp_path / "pools" / "crops.npz", tmp_path / "sheet.png"
+    arguments = [
+        "--kind",
+        "crops",
+        "--count",
+        "3",
+        "--seed",
+        "2",
+        "--poses",
+        "20",
+        "--output",
+        str(output),
+        "--sheet",
+        str(sheet),
+    ]
+    assert main(arguments) == 0
+    with np.load(output) as pool:
+        assert pool["images"].shape == (3, 160, 160)
+        assert pool["visible"].dtype == bool
+    assert cv2.imread(str(sheet)) is not None
+    assert "images/s" in capsys.readouterr().out
+    assert main([*arguments, "--backgrounds", str(tmp_path / "nowhere")]) == 1
+    assert "no background images" in capsys.readouterr().err
+
+
+def test_the_shipped_clip_is_what_the_generator_makes(renderer):
+    from hand_tracking_ros.training.synthetic.sequence import labelled, render_demo
+
+    image, labels = next(render_demo(seed=1))
+    video = cv2.VideoCapture(str(demo_directory() / CLIP))
+    _, shipped = video.read()
+    assert np.abs(shipped.astype(int) - image).mean() < 6  # noise and compression
+    truth, made = read_labels(demo_directory())[0], labelled(0, labels)
+    for a, b in zip(truth.hands, made.hands, strict=True):
+        assert a.side == b.side
+        np.testing.assert_allclose(a.keypoints_px, b.keypoints_px, atol=0.01)
+        np.testing.assert_allclose(a.keypoints_m, b.keypoints_m, atol=1e-5)
