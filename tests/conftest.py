@@ -1,8 +1,30 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share; and the package under test is the one that is installed.
+
+`python -m pytest` puts the checkout first on the path, and there the ROS messages exist only after an editable install.
+"""
 
 from __future__ import annotations
 
+import importlib.machinery
+import os
+import sys
+from pathlib import Path
+
 import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def _use_installed_package() -> None:
+    """Take the checkout from the path, here and in child processes, where a copy with messages is installed."""
+    others = [entry for entry in sys.path if Path(entry or os.curdir).resolve() != CHECKOUT]
+    spec = importlib.machinery.PathFinder.find_spec("hand_tracking_ros", others)
+    if spec and spec.origin and (Path(spec.origin).parent / "msg").is_dir():
+        sys.path[:] = others
+        os.environ["PYTHONSAFEPATH"] = "1"
+
+
+_use_installed_package()
 
 
 @pytest.fixture(scope="session")
