@@ -39,7 +39,7 @@ def decode(scores: np.ndarray, boxes: np.ndarray, threshold: float, scale: float
 
     ``boxes`` (6, h, w): see docs/architecture.md; ``scale``: network pixels per image pixel.
     """
-    rows, columns = np.nonzero(scores >= threshold)
+    rows, columns = np.nonzero((scores >= threshold) & (boxes[2] > 0))  # a box without a size is none
     order = np.argsort(-scores[rows, columns], kind="stable")
     found = []
     for row, column in zip(rows[order], columns[order]):
