@@ -11,9 +11,12 @@ from hand_tracking_ros.config import FilterConfig, TrackConfig
 from hand_tracking_ros.filters import Filter, make_filter
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.lifting import lift, palm_length_px
-from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Source
 
+# Depth from one image is several times noisier than position: weighed by this, it neither opens the one-euro filter of a
+# joint nor is it believed as much by the Kalman filter. The last row is the palm length, which changes slowly.
+UNITS = np.vstack([np.tile([1.0, 1.0, 4.0], (NUM_JOINTS, 1)), [[2.0, 1.0, 1.0]]])
 FLIP_LOG_ODDS = 1.0  # evidence against the published side that it takes to change it
 
 
@@ -67,10 +70,10 @@ class HandFilter:
         if hand.presence < (self._track.start_presence if smoothed is None else self._track.keep_presence):
             return
         if smoothed is None:
-            smoothed = _Smoothed(make_filter(self.config, self._track.max_gap_s), hand, stamp_s, stamp_s)
+            smoothed = _Smoothed(make_filter(self.config, max(self._track.max_gap_s, self._track.coast_s)), hand, stamp_s, stamp_s)
             self._hands[hand.id] = smoothed
         palm_px = palm_length_px(hand.keypoints_px, hand.depth_rel)
-        smoothed.filter.update(_channels(hand, palm_px), stamp_s, palm_px)
+        smoothed.filter.update(_channels(hand, palm_px), stamp_s, palm_px * UNITS)
         smoothed.last, smoothed.seen_s = hand, stamp_s
         self._weigh_side(smoothed, hand.right_score, stamp_s, elapsed_s)
 

@@ -18,7 +18,7 @@ from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 
 LEAST_INSIDE = 0.25  # a box with less of its area in the image has left
 SAME_HAND_SHARE = 0.6  # a detection closer to a tracked hand than this share of the box side is that hand
-REVIVE_SHARE = 2.5  # a detection closer than this to where a lost hand was expected is that hand again
+REVIVE_SHARE = 1.5  # a detection closer than this to where a lost hand was expected is that hand again
 STAMP_JITTER_S = 0.002  # an interval of three frames means every third frame, though stamps jitter
 
 
@@ -60,7 +60,7 @@ class HandTracks:
         current = self._flow.prepare(mono)
         if current.mono is mono:
             current = FlowImage(mono.copy(), current.scale)  # the caller may reuse its buffer
-        if self._previous is not None and self._previous.mono.shape != current.mono.shape:
+        if self._previous is not None and not self._previous.same_size(current):
             self.reset()
         self._prune(stamp_s, mono.shape)
         self._propagate(current, stamp_s)
@@ -117,7 +117,7 @@ class HandTracks:
         self._tracks = [
             track
             for track in self._tracks
-            if stamp_s - track.seen_s <= self.config.coast_s + 1e-9
+            if (track.seen or stamp_s - track.seen_s <= self.config.coast_s + STAMP_JITTER_S)
             and track.hand_box.box.area_inside(width, height) >= LEAST_INSIDE
         ]
 

@@ -164,3 +164,15 @@ def test_the_caller_may_reuse_its_image_buffer():
     (box,) = tracks.predict(buffer, 0.033)
     assert box.source == Source.PROPAGATED
     assert box.box.center_px[0] == pytest.approx(300 + 20, abs=1.0)
+
+
+def test_a_slow_camera_keeps_its_ids():
+    tracks = HandTracks(TrackConfig(max_hands=1, coast_s=0.15))
+    ids = [see(tracks, k / 5, detection(300, 240))[0].id for k in range(6)]
+    assert ids == [1] * 6
+
+
+def test_a_change_to_a_size_that_flow_halves_to_the_same_starts_all_over():
+    tracks = HandTracks()
+    see(tracks, 0.0, detection(300, 240), image=cv2.resize(view(), (1280, 960)))
+    assert tracks.predict(view(), 0.033) == []
