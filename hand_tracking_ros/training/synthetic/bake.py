@@ -47,6 +47,8 @@ def sample_anny(count: int, seed: int) -> dict[str, np.ndarray]:
     on_arm = (weights[:, bones].sum(axis=1) > 0.5)[body.faces.numpy()].all(axis=1)
     used, faces = np.unique(body.faces.numpy()[on_arm], return_inverse=True)
     faces = faces.reshape(-1, 3)
+    weights = weights[used][:, bones]
+    weights /= weights.sum(axis=1, keepdims=True)
 
     vertices, joints = [], []
     for start in range(0, count, 16):
@@ -66,7 +68,7 @@ def sample_anny(count: int, seed: int) -> dict[str, np.ndarray]:
             )
         vertices.append(out["rest_vertices"].numpy()[:, used].astype(np.float32))
         joints.append(out["rest_bone_heads"].numpy()[:, bones].astype(np.float32))
-    return dict(V=np.concatenate(vertices), J=np.concatenate(joints), F=faces, W=weights[used][:, bones])
+    return dict(V=np.concatenate(vertices), J=np.concatenate(joints), F=faces, W=weights)
 
 
 def nail_vertices(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, normals: np.ndarray) -> np.ndarray:
