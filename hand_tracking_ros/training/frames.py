@@ -55,7 +55,7 @@ def similarity(centre_from, centre_to, scale: float, angle_rad: float, mirror: b
 class FrameSampler:
     """Draws frames: real ones with all hands labelled, hands pasted on backgrounds, and synthetic ones."""
 
-    def __init__(self, frames, pasteable, synthetic, backgrounds, size=(320, 240), shares=(0.4, 0.35, 0.25)):
+    def __init__(self, frames, pasteable, synthetic, backgrounds, size=(320, 240), shares=(0.35, 0.35, 0.3)):
         self.frames, self.pasteable, self.synthetic, self.backgrounds, self.size = (
             frames, pasteable, synthetic, backgrounds, size
         )  # fmt: skip
@@ -153,7 +153,7 @@ def dense_target(hands: tuple[FrameHand, ...], size: tuple[int, int]) -> dict[st
         bump = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
         maps["centre"] = np.maximum(maps["centre"], 0.99 * bump)
         maps["centre"][row, column] = 1.0
-        near = bump > 0.5  # neighbours that may win the peak learn the same box
+        near = bump > 0.7  # neighbours that may win the peak learn the same box
         near[row, column] = True
         log_side = np.log(max(hand.box.size_px[0], 4.0) / SIDE_UNIT_PX)
         angle = hand.box.angle_rad
