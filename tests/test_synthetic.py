@@ -199,6 +199,14 @@ def test_background_folder_without_images_is_an_error(tmp_path):
         Backgrounds([tmp_path], bank_size=1)
 
 
+def test_backgrounds_with_hands_can_be_left_out(tmp_path):
+    for name, value in (("good.png", 60), ("hand.png", 200)):
+        cv2.imwrite(str(tmp_path / name), np.full((60, 80, 3), value, np.uint8))
+    assert len(Backgrounds([tmp_path], bank_size=1).photos) == 2
+    (photo_left,) = Backgrounds([tmp_path], bank_size=1, skip=["hand.png"]).photos
+    assert photo_left.max() == 60
+
+
 def test_motion_blur_does_not_move_anything():
     image = np.zeros((60, 80), np.float32)
     image[25:35, 30:50] = 1.0

@@ -27,6 +27,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--poses", type=int, default=4000, help="poses to draw from")
     parser.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders with photos or texture sheets")
+    parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="background files that show hands")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet with labels (png)")
     parser.add_argument("--output", type=Path, required=True, help="npz file, or a folder for the demo")
     return parser.parse_args(arguments)
@@ -56,7 +57,7 @@ def make_pool(args: argparse.Namespace) -> None:
     from hand_tracking_ros.training.synthetic.sheet import contact_sheet
 
     make, pack = KINDS[args.kind]
-    generator = Generator(args.seed, args.backgrounds, poses=args.poses)
+    generator = Generator(args.seed, args.backgrounds, poses=args.poses, skip=args.skip)
     start = time.monotonic()
     samples = [
         make(generator, k) for k in tqdm(range(args.start, args.start + args.count), unit="image", mininterval=2.0)

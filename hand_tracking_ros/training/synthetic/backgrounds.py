@@ -18,23 +18,24 @@ class Backgrounds:
     """A bank of images to cut backgrounds from.
 
     ``folders`` may hold photographs (colour or mono) and sheets of tiles on white; without any, all backgrounds are
-    procedural. ``procedural_share`` of the backgrounds are procedural in any case.
+    procedural. ``procedural_share`` of the backgrounds are procedural in any case. ``skip`` names files to leave out:
+    a photograph with a hand in it would teach a detector not to see it.
     """
 
-    def __init__(self, folders: list[Path] = (), seed: int = 0, bank_size: int = 160, procedural_share: float = 0.3):
+    def __init__(self, folders=(), seed: int = 0, bank_size: int = 160, procedural_share: float = 0.3, skip=()):
         self._seed = seed
         self.photos: list[np.ndarray] = []
         self.tiles: list[np.ndarray] = []
         for folder in folders:
-            self._load(Path(folder))
+            self._load(Path(folder), frozenset(skip))
         self._procedural: list[np.ndarray | None] = [None] * bank_size  # made when first wanted
         self._procedural_share = procedural_share if self.photos or self.tiles else 1.0
 
-    def _load(self, folder: Path) -> None:
+    def _load(self, folder: Path, skip: frozenset[str]) -> None:
         paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
         if not paths:
             raise SourceError(f"no background images in {folder}: give a folder with {', '.join(IMAGE_SUFFIXES)} files")
-        for path in paths:
+        for path in (path for path in paths if path.name not in skip):
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is None:
                 raise SourceError(f"cannot read background image {path}: remove it or replace it")

@@ -41,11 +41,11 @@ class HandLabel:
 class Generator:
     """Makes samples of both kinds. Needs OpenGL (render.py); one per process."""
 
-    def __init__(self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000):
+    def __init__(self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000, skip=()):
         model = HandModel()
         self.seed, self.channels = seed, channels
         self.scenes = scene.SceneSampler(model, seed, poses)
-        self.backgrounds = Backgrounds(background_folders, seed)
+        self.backgrounds = Backgrounds(background_folders, seed, skip=skip)
         self.renderer = Renderer(model)
 
     def crop(self, index: int) -> tuple[np.ndarray, HandLabel]:
