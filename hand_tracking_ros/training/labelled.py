@@ -17,6 +17,8 @@ import numpy as np
 from hand_tracking_ros.geometry import Box, box_around, iou
 from hand_tracking_ros.skeleton import NUM_JOINTS
 
+OFFICE_WITH_HANDS = ("5", "35", "38", "39")  # photos of backgrounds_office in which a hand is seen after all
+
 
 @dataclass(frozen=True)
 class LabelledHand:
@@ -98,7 +100,8 @@ def _hand_from_box(box: list[float]) -> LabelledHand:
 
 def load_backgrounds(office: Path, textures: Path) -> list[np.ndarray]:
     """Mono background pictures without hands: whole photos, and the tiles of the texture sheets without captions."""
-    pictures = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in sorted(office.glob("*.jpg"))]
+    photos = [path for path in sorted(office.glob("*.jpg")) if path.stem not in OFFICE_WITH_HANDS]
+    pictures = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in photos]
     for path in sorted(textures.glob("*.webp")):
         sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if sheet is not None:
