@@ -116,7 +116,7 @@ class FilterConfig(Config):
     measurement: float = param(0.06, "kalman: measurement noise, palm lengths (standard deviation)", low=0.0001, high=1.0)
     side_memory_s: float = param(2.0, "Handedness is averaged over about this long", low=0.0, high=60.0)
     one_person: bool = param(True, "Two hands in view belong to one person: one is left, the other right")
-    palm_m: float = param(0.092, "Assumed length wrist to middle finger base, used when the camera is calibrated", low=0.03, high=0.2)
+    palm_m: float = param(0.088, "Assumed length wrist to middle finger base, used when the camera is calibrated", low=0.03, high=0.2)
 
 
 @dataclass(frozen=True)

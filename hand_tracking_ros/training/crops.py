@@ -20,8 +20,8 @@ class CropJitter:
     scale: float = 1.5
     scale_sigma: float = 0.14
     shift: float = 0.14
-    angle_sigma: float = 0.35
-    any_angle: float = 0.15  # share of samples turned to any angle
+    angle_sigma: float = 0.4
+    any_angle: float = 0.3  # share of samples turned to any angle
     stretch: float = 0.08
 
 

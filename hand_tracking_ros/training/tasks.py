@@ -42,10 +42,10 @@ class KeyNetTask:
         train = [image for image in hagrid if not held_out(image.name, HELD_OUT_PERCENT)]
         frames = _load(data, labels, SUBHIH, boxes=True) + _load(data, labels, ASL, boxes=True)
         groups = [
-            ("tight", 0.5, train),
-            ("frame", 0.2, [f for f in frames if any(h.has_keypoints for h in f.hands)]),
-            ("cutout", 0.08, _load(data, labels, CUTOUTS)),
-            ("synthetic", 0.22, [image for path in synthetic for image in load_synthetic_crops(path)]),
+            ("tight", 0.42, train),
+            ("frame", 0.13, [f for f in frames if any(h.has_keypoints for h in f.hands)]),
+            ("cutout", 0.15, _load(data, labels, CUTOUTS)),
+            ("synthetic", 0.3, [image for path in synthetic for image in load_synthetic_crops(path)]),
         ]
         print({kind: len(images) for kind, _, images in groups}, flush=True)
         self.sampler = CropSampler(groups, backgrounds)
