@@ -23,15 +23,18 @@ class CropJitter:
     angle_sigma: float = 0.4
     any_angle: float = 0.3  # share of samples turned to any angle
     stretch: float = 0.08
+    lost: float = 0.2  # share of samples framed badly: far too tight, too loose or off centre, to be found back from
 
 
 def jittered(hand: LabelledHand, jitter: CropJitter, rng: np.random.Generator) -> Box:
     """A crop box around the hand as an imperfect tracker would choose it."""
     turn = rng.uniform(-np.pi, np.pi) if rng.random() < jitter.any_angle else rng.normal(0, jitter.angle_sigma)
     base = box_around(hand.keypoints_px)
-    scale = np.clip(jitter.scale * np.exp(rng.normal(0, jitter.scale_sigma)), 1.12, 2.3)
+    scale, shift = np.clip(jitter.scale * np.exp(rng.normal(0, jitter.scale_sigma)), 1.12, 2.3), jitter.shift
+    if rng.random() < jitter.lost:
+        scale, shift = np.exp(rng.uniform(np.log(0.6), np.log(3.0))), 0.4
     side = base.size_px[0]
-    centre = np.array(base.center_px) + rng.uniform(-jitter.shift, jitter.shift, 2) * side
+    centre = np.array(base.center_px) + rng.uniform(-shift, shift, 2) * side
     stretch = np.exp(rng.uniform(-jitter.stretch, jitter.stretch))
     size = (side * scale * stretch, side * scale / stretch)
     return Box((float(centre[0]), float(centre[1])), size, float(wrap_angle(base.angle_rad + turn)))
@@ -61,7 +64,9 @@ class CropSampler:
     learn the seam.
     """
 
-    def __init__(self, groups, backgrounds, size: int = 96, jitter: CropJitter = CropJitter(), absent: float = 0.15):
+    def __init__(
+        self, groups, backgrounds, negatives=(), size: int = 96, jitter: CropJitter = CropJitter(), absent: float = 0.3
+    ):
         self.groups = [(kind, weight, [i for i in images if _usable(i)]) for kind, weight, images in groups]
         self.groups = [group for group in self.groups if group[2]]
         if not self.groups:
@@ -69,12 +74,13 @@ class CropSampler:
         weights = np.array([weight for _, weight, _ in self.groups], float)
         self.shares = weights / weights.sum()
         self.backgrounds, self.size, self.jitter, self.absent = backgrounds, size, jitter, absent
+        self.negatives = list(negatives)  # whole frames with all hands labelled: what lies beside the hands is none
 
     def sample(self, rng: np.random.Generator) -> CropSample:
         """One augmented sample."""
         kind, _, images = self.groups[rng.choice(len(self.groups), p=self.shares)]
         image = images[rng.integers(len(images))]
-        sample = self._without_hand(kind, image, rng) if rng.random() < self.absent else self._with_hand(kind, image, rng)
+        sample = self._without_hand(image, rng) if rng.random() < self.absent else self._with_hand(kind, image, rng)
         crop = occlude(sample.crop, rng) if rng.random() < 0.1 else sample.crop
         return replace(sample, crop=degrade(crop, rng))
 
@@ -86,6 +92,8 @@ class CropSampler:
         matrix = mirrored(matrix, self.size) if mirror else matrix
         keypoints = apply(matrix, hand.keypoints_px)
         crop = self._render(kind, image, matrix, keypoints, rng)
+        # A joint outside the crop is sought at its edge: a box that has shrunk grows back, frame by frame.
+        keypoints = np.clip(keypoints, 0.5, self.size - 0.5)
         return CropSample(crop, keypoints, hand.depth, 1.0, 1.0 - hand.right if mirror else hand.right)
 
     def _render(self, kind, image, matrix, keypoints, rng) -> np.ndarray:
@@ -107,15 +115,18 @@ class CropSampler:
             mask = mask * (warp(inside, matrix, wh, border_value=0).astype(np.float32) / 255.0)
         return blend(front, random_patch(self.backgrounds, wh, rng), mask)
 
-    def _without_hand(self, kind: str, image: LabelledImage, rng: np.random.Generator) -> CropSample:
-        wh = (self.size, self.size)
-        crop = None
-        if kind == "frame" and rng.random() < 0.7:
-            box = _box_off_hands(image, rng)
-            crop = None if box is None else warp(image.mono, crop_from_image(box, wh), wh, border_value=None)
+    def _without_hand(self, image: LabelledImage, rng: np.random.Generator) -> CropSample:
+        wh, choice, crop = (self.size, self.size), rng.random(), None
+        if choice < 0.55 and self.negatives:
+            frame = self.negatives[rng.integers(len(self.negatives))]
+            box = _box_off_hands(frame, rng)
+            crop = None if box is None else warp(frame.mono, crop_from_image(box, wh), wh, border_value=None)
+        elif choice < 0.65 and image.alpha is None:
+            matrix = crop_from_image(_misframed(image.hands[0].box, rng), wh)
+            crop = warp(image.mono, matrix, wh, border_value=None)
         if crop is None:
             crop = random_patch(self.backgrounds, wh, rng)
-            if rng.random() < 0.3:  # a cut-out is not a hand yet
+            if rng.random() < 0.4:  # a cut-out is not a hand yet
                 crop = blend(random_patch(self.backgrounds, wh, rng), crop, blob_mask(wh, rng))
         return CropSample(crop, np.zeros((NUM_JOINTS, 2)), np.full(NUM_JOINTS, np.nan), 0.0, 0.5)
 
@@ -133,6 +144,14 @@ def _box_off_hands(image: LabelledImage, rng: np.random.Generator) -> Box | None
         if all(iou(box, hand.box) < 0.05 and not _contains(box, hand.box) for hand in image.hands):
             return box
     return None
+
+
+def _misframed(box: Box, rng: np.random.Generator) -> Box:
+    """A crop that shows only a small part of the hand: too little to say where it is."""
+    scale = float(np.exp(rng.uniform(np.log(0.12), np.log(0.3))))
+    x, y = np.array(box.center_px) + rng.uniform(-0.4, 0.4, 2) * box.size_px[0]
+    size = (box.size_px[0] * scale, box.size_px[1] * scale)
+    return Box((float(x), float(y)), size, float(rng.uniform(-np.pi, np.pi)))
 
 
 def _contains(outer: Box, inner: Box) -> bool:

@@ -99,9 +99,12 @@ def _hand_from_box(box: list[float]) -> LabelledHand:
 
 
 def load_backgrounds(office: Path, textures: Path) -> list[np.ndarray]:
-    """Mono background pictures without hands: whole photos, and the tiles of the texture sheets without captions."""
+    """Mono background pictures without hands: whole photos, and the tiles of the texture sheets without captions.
+
+    The few photos are listed many times over, so that a random pick is as likely a photo as a texture.
+    """
     photos = [path for path in sorted(office.glob("*.jpg")) if path.stem not in OFFICE_WITH_HANDS]
-    pictures = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in photos]
+    pictures = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in photos] * 40
     for path in sorted(textures.glob("*.webp")):
         sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if sheet is not None:

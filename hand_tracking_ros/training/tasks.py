@@ -36,7 +36,7 @@ def _in_held_out_room(name: str) -> bool:
 class KeyNetTask:
     """KeyNet on teacher-labelled crops and frames, and on synthetic crops. The digits of 218 people are never trained on."""
 
-    def __init__(self, data: Path, labels: Path, synthetic: list[Path]):
+    def __init__(self, data: Path, labels: Path, synthetic: list[Path], negatives: list[Path]):
         backgrounds = load_backgrounds(data / "backgrounds_office", data / "backgrounds_ambientcg")
         hagrid = _load(data, labels, HAGRID)
         train = [image for image in hagrid if not held_out(image.name, HELD_OUT_PERCENT)]
@@ -48,7 +48,8 @@ class KeyNetTask:
             ("synthetic", 0.3, [image for path in synthetic for image in load_synthetic_crops(path)]),
         ]
         print({kind: len(images) for kind, _, images in groups}, flush=True)
-        self.sampler = CropSampler(groups, backgrounds)
+        rendered = [image for path in negatives for image in load_synthetic_frames(path)]
+        self.sampler = CropSampler(groups, backgrounds, frames + rendered)
         self.checks = {
             "digits": _fixed_crops(_load(data, labels, DIGITS)),
             "hagrid": _fixed_crops([i for i in hagrid if held_out(i.name, HELD_OUT_PERCENT)][:1500]),
@@ -101,14 +102,14 @@ def _fixed_crops(images, size: int = 96, scale: float = 1.5):
 class DetNetTask:
     """DetNet on real frames, on hands pasted into backgrounds, and on synthetic frames."""
 
-    def __init__(self, data: Path, labels: Path, synthetic: list[Path]):
+    def __init__(self, data: Path, labels: Path, synthetic: list[Path], negatives: list[Path]):
         backgrounds = load_backgrounds(data / "backgrounds_office", data / "backgrounds_ambientcg")
         subhih = _load(data, labels, SUBHIH, boxes=True)
         asl = _load(data, labels, ASL, boxes=True)
         frames = [i for i in subhih if not _in_held_out_room(i.name)] + [i for i in asl if not held_out(i.name, 12)]
         pasteable = _load(data, labels, HAGRID, keep=lambda name: not held_out(name, HELD_OUT_PERCENT))
         pasteable += _load(data, labels, CUTOUTS) * 3
-        rendered = [image for path in synthetic for image in load_synthetic_frames(path)]
+        rendered = [image for path in synthetic + negatives for image in load_synthetic_frames(path)]
         print({"frames": len(frames), "pasteable": len(pasteable), "synthetic": len(rendered)}, flush=True)
         self.sampler = FrameSampler(frames, pasteable, rendered, backgrounds)
         self.check = [i for i in subhih if _in_held_out_room(i.name)] + [i for i in asl if held_out(i.name, 12)]

@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--synthetic", type=Path, nargs="*", default=[], help="pools of training/synthetic")
+    parser.add_argument("--negatives", type=Path, nargs="*", default=[], help="keynet: pools of synthetic frames")
     parser.add_argument("--run", type=Path, required=True, help="folder of the checkpoint and the log")
     parser.add_argument("--init", type=Path, help="weights to start from; tensors that fit are taken")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the whole run, over all restarts")
@@ -139,7 +140,7 @@ def main() -> None:
     cv2.setNumThreads(1)  # before the workers are forked: OpenCV's own threads do not survive that
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    train(tasks.TASKS[args.task](args.data, args.labels, args.synthetic), args)
+    train(tasks.TASKS[args.task](args.data, args.labels, args.synthetic, args.negatives), args)
 
 
 if __name__ == "__main__":
