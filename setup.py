@@ -197,13 +197,15 @@ class PackageDistribution(Distribution):
 class Sdist(sdist):
     """Source archive with everything that the build and the tests need."""
 
-    def add_defaults(self) -> None:
+    def make_distribution(self) -> None:
         """Add the files outside the Python package."""
-        super().add_defaults()
         for name in SDIST_FILES:
             path = ROOT / name
             files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
             self.filelist.extend(str(f.relative_to(ROOT)) for f in files if "__pycache__" not in f.parts)
+        self.filelist.sort()
+        self.filelist.remove_duplicates()
+        super().make_distribution()
 
 
 def share_files() -> list[tuple[str, list[str]]]:
