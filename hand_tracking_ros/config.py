@@ -56,7 +56,9 @@ BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
 class InferenceConfig(Config):
     """Where and how the networks run."""
 
-    backend: str = param("auto", "Inference backend; auto takes the best one installed", choices=BACKENDS, read_only=True)
+    backend: str = param(
+        "auto", "Inference backend; auto takes the best one installed", choices=BACKENDS, read_only=True
+    )
     precision: str = param("fp32", "Numeric precision (fp16: TensorRT only)", choices=("fp32", "fp16"), read_only=True)
     threads: int = param(1, "CPU threads per network", low=1, high=64, read_only=True)
 
@@ -76,7 +78,9 @@ class KeypointConfig(Config):
 
     model: str = param("keynet", "Model name in models/, or a path to a manifest .yaml", read_only=True)
     crop_scale: float = param(1.5, "Side of the crop over the side of the hand's tight box", low=1.0, high=3.0)
-    duplicate_share: float = param(0.35, "Hands whose keypoints are closer than this share of a palm are one hand", low=0.0, high=1.0)
+    duplicate_share: float = param(
+        0.35, "Hands whose keypoints are closer than this share of a palm are one hand", low=0.0, high=1.0
+    )
     refine_new: bool = param(True, "Run KeyNet twice on a new detection: the second crop follows the first result")
 
 
@@ -87,7 +91,9 @@ class FlowConfig(Config):
     window_px: int = param(21, "Side of the flow window", low=5, high=61)
     levels: int = param(4, "Pyramid levels above full resolution", low=0, high=6)
     max_width_px: int = param(640, "Wider images are halved until they fit before flow", low=160, high=4096)
-    max_backward_error_px: float = param(2.0, "A point that flows back further than this from its start is dropped", low=0.1, high=20.0)
+    max_backward_error_px: float = param(
+        2.0, "A point that flows back further than this from its start is dropped", low=0.1, high=20.0
+    )
     min_points: int = param(8, "With fewer surviving points the box moves by its last velocity", low=2, high=41)
 
 
@@ -97,11 +103,15 @@ class TrackConfig(Config):
 
     max_hands: int = param(2, "Hands tracked at once", low=1, high=16)
     search_interval_s: float = param(0.0, "Least time between detections while no hand is tracked", low=0.0, high=10.0)
-    missing_interval_s: float = param(0.3, "Least time between detections while some wanted hand is missing", low=0.0, high=10.0)
+    missing_interval_s: float = param(
+        0.3, "Least time between detections while some wanted hand is missing", low=0.0, high=10.0
+    )
     start_presence: float = param(0.6, "Least presence that starts a track", low=0.0, high=1.0)
     keep_presence: float = param(0.4, "Least presence that counts as seen; below it a track coasts", low=0.0, high=1.0)
     coast_s: float = param(0.15, "A track not seen for this long ends", low=0.0, high=5.0)
-    max_gap_s: float = param(0.5, "A longer gap between frames, or a backward one, resets all tracks", low=0.01, high=60.0)
+    max_gap_s: float = param(
+        0.5, "A longer gap between frames, or a backward one, resets all tracks", low=0.01, high=60.0
+    )
 
 
 @dataclass(frozen=True)
@@ -110,13 +120,21 @@ class FilterConfig(Config):
 
     kind: str = param("one_euro", "Temporal filter", choices=("none", "one_euro", "kalman"))
     min_cutoff_hz: float = param(1.0, "one_euro: cut-off at rest; lower is steadier", low=0.01, high=100.0)
-    beta: float = param(4.0, "one_euro: Hz of cut-off per palm length/s of speed; higher lags less", low=0.0, high=1000.0)
+    beta: float = param(
+        4.0, "one_euro: Hz of cut-off per palm length/s of speed; higher lags less", low=0.0, high=1000.0
+    )
     derivative_cutoff_hz: float = param(2.0, "one_euro: cut-off of the speed estimate", low=0.01, high=100.0)
-    acceleration: float = param(15.0, "kalman: acceleration noise, palm lengths/s^2 (standard deviation)", low=0.01, high=10000.0)
-    measurement: float = param(0.06, "kalman: measurement noise, palm lengths (standard deviation)", low=0.0001, high=1.0)
+    acceleration: float = param(
+        15.0, "kalman: acceleration noise, palm lengths/s^2 (standard deviation)", low=0.01, high=10000.0
+    )
+    measurement: float = param(
+        0.06, "kalman: measurement noise, palm lengths (standard deviation)", low=0.0001, high=1.0
+    )
     side_memory_s: float = param(2.0, "Handedness is averaged over about this long", low=0.0, high=60.0)
     one_person: bool = param(True, "Two hands in view belong to one person: one is left, the other right")
-    palm_m: float = param(0.088, "Assumed length wrist to middle finger base, used when the camera is calibrated", low=0.03, high=0.2)
+    palm_m: float = param(
+        0.088, "Assumed length wrist to middle finger base, used when the camera is calibrated", low=0.03, high=0.2
+    )
 
 
 @dataclass(frozen=True)

@@ -62,5 +62,7 @@ def load_task_manifest(model: str, task: str) -> ModelManifest:
     """The manifest of ``model`` (a name or a path); ModelError when it is for another task."""
     manifest = load_manifest(model)
     if manifest.task != task:
-        raise ModelError(f"model '{model}' is for task '{manifest.task}', needed is one for '{task}': choose another model")
+        raise ModelError(
+            f"model '{model}' is for task '{manifest.task}', needed is one for '{task}': choose another model"
+        )
     return manifest

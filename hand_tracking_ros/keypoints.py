@@ -16,7 +16,7 @@ from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 
 
 class KeypointEstimator:
-    """Loads KeyNet and runs it on up to ``max_hands`` boxes at once. Raises ModelError or BackendError when it cannot."""
+    """Loads KeyNet, runs it on up to ``max_hands`` boxes at once. Raises ModelError or BackendError when it cannot."""
 
     def __init__(
         self,
@@ -38,7 +38,11 @@ class KeypointEstimator:
         """
         results = self._run(mono, boxes)
         if self.config.refine_new:
-            new = [i for i, hand_box in enumerate(boxes) if hand_box.source == Source.DETECTED and results[i].presence > 0.1]
+            new = [
+                i
+                for i, hand_box in enumerate(boxes)
+                if hand_box.source == Source.DETECTED and results[i].presence > 0.1
+            ]
             closer = [replace(boxes[i], box=box_around(results[i].keypoints_px)) for i in new]
             for i, refined in zip(new, self._run(mono, closer)):
                 results[i] = replace(refined, box=boxes[i].box)

@@ -14,8 +14,8 @@ from hand_tracking_ros.lifting import lift, palm_length_px
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Source
 
-# Depth from one image is several times noisier than position: weighed by this, it neither opens the one-euro filter of a
-# joint nor is it believed as much by the Kalman filter. The last row is the palm length, which changes slowly.
+# Depth from one image is several times noisier than position: weighed by this, it neither opens the one-euro filter of
+# a joint nor is it believed as much by the Kalman filter. The last row is the palm length, which changes slowly.
 UNITS = np.vstack([np.tile([1.0, 1.0, 4.0], (NUM_JOINTS, 1)), [[2.0, 1.0, 1.0]]])
 FLIP_LOG_ODDS = 1.0  # evidence against the published side that it takes to change it
 
@@ -34,7 +34,7 @@ class _Smoothed:
 
 
 class HandFilter:
-    """Filters the keypoints of every hand, by id, in seconds. What is not seen is extrapolated for ``track.coast_s``."""
+    """Filters the keypoints of every hand, by id, in seconds. What is not seen is extrapolated for ``coast_s``."""
 
     def __init__(self, config: FilterConfig = FilterConfig(), track: TrackConfig = TrackConfig()):
         self.config = config
@@ -70,7 +70,9 @@ class HandFilter:
         if hand.presence < (self._track.start_presence if smoothed is None else self._track.keep_presence):
             return
         if smoothed is None:
-            smoothed = _Smoothed(make_filter(self.config, max(self._track.max_gap_s, self._track.coast_s)), hand, stamp_s, stamp_s)
+            smoothed = _Smoothed(
+                make_filter(self.config, max(self._track.max_gap_s, self._track.coast_s)), hand, stamp_s, stamp_s
+            )
             self._hands[hand.id] = smoothed
         palm_px = palm_length_px(hand.keypoints_px, hand.depth_rel)
         smoothed.filter.update(_channels(hand, palm_px), stamp_s, palm_px * UNITS)

@@ -1,7 +1,7 @@
 """The life of tracks: where each hand's box is in the next frame, when to detect, who is who.
 
-Detection by tracking (MEgATrack, section 3): DetNet runs only while a wanted hand is missing; a tracked hand's box comes
-from optical flow on its last keypoints. Times are the stamps of the images; nothing here reads a clock.
+Detection by tracking (MEgATrack, section 3): DetNet runs only while a wanted hand is missing; a tracked hand's box
+comes from optical flow on its last keypoints. Times are the stamps of the images; nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 LEAST_INSIDE = 0.25  # a box with less of its area in the image has left
 SAME_HAND_SHARE = 0.6  # a detection closer to a tracked hand than this share of the box side is that hand
 REVIVE_SHARE = 1.5  # a detection closer than this to where a lost hand was expected is that hand again
+OTHER_SIZE = 1.7  # a detection that differs this much in size from the tracked box knows better
 STAMP_JITTER_S = 0.002  # an interval of three frames means every third frame, though stamps jitter
 
 
@@ -80,7 +81,14 @@ class HandTracks:
         """Boxes of this frame after a detection: the predicted ones, lost hands found again, and new hands."""
         self._detected_s = stamp_s
         for detection in detections:
-            if any(_distance(track.hand_box.box, detection.box) < SAME_HAND_SHARE for track in self._tracks if track.seen):
+            same = next(
+                (t for t in self._tracks if t.seen and _distance(t.hand_box.box, detection.box) < SAME_HAND_SHARE), None
+            )
+            if same is not None:
+                if not 1 / OTHER_SIZE < _size_ratio(detection.box, same.hand_box.box) < OTHER_SIZE:
+                    same.hand_box = _with_id(
+                        detection, same.id
+                    )  # the box has shrunk onto a part, or grown off the hand
                 continue
             lost = [t for t in self._tracks if not t.seen and t.hand_box.source != Source.DETECTED]
             nearest = min(lost, key=lambda track: _distance(track.hand_box.box, detection.box), default=None)
@@ -159,3 +167,7 @@ def _distance(a: Box, b: Box) -> float:
     """Distance of two box centres as a share of the larger box's side."""
     gap = np.hypot(a.center_px[0] - b.center_px[0], a.center_px[1] - b.center_px[1])
     return float(gap / max(*a.size_px, *b.size_px))
+
+
+def _size_ratio(a: Box, b: Box) -> float:
+    return max(a.size_px) / max(b.size_px)

@@ -22,7 +22,11 @@ def maps(*peaks):
 
 
 def test_decode_gives_image_pixels_best_first():
-    scores, boxes = maps((3, 5, 0.6, 44.0, 30.0, 40.0, 0.5, 0.9), (20, 30, 0.8, 242.0, 166.0, 64.0, -2.0, 0.1), (9, 9, 0.2, 76, 76, 9, 0, 0.5))
+    scores, boxes = maps(
+        (3, 5, 0.6, 44.0, 30.0, 40.0, 0.5, 0.9),
+        (20, 30, 0.8, 242.0, 166.0, 64.0, -2.0, 0.1),
+        (9, 9, 0.2, 76, 76, 9, 0, 0.5),
+    )
     first, second = decode(scores, boxes, 0.4, scale=0.5)
     assert first.score == pytest.approx(0.8) and second.score == pytest.approx(0.6)
     np.testing.assert_allclose(first.box.center_px, (484, 332))

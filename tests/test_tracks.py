@@ -14,7 +14,8 @@ from hand_tracking_ros.tracks import HandTracks
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 
 WIDTH, HEIGHT = 640, 480
-POSE = np.array([(0, 0), (-20, -15), (-35, -30), (-45, -45), (-52, -58), (-18, -60), (-20, -85), (-21, -100), (-22, -112),
+POSE = np.array([(0, 0), (-20, -15), (-35, -30), (-45, -45), (-52, -58), (-18, -60), (-20, -85), (-21, -100),
+                 (-22, -112),
                  (0, -63), (0, -92), (0, -108), (0, -120), (16, -60), (18, -85), (19, -100), (20, -110), (30, -52),
                  (34, -70), (36, -82), (38, -92)], float)  # fmt: skip
 
@@ -73,9 +74,13 @@ def test_a_tracked_hand_is_carried_by_flow_not_by_detection():
     "config, hands, frames, most",
     [
         pytest.param(TrackConfig(max_hands=1), 1, 60, 1, id="all wanted hands tracked: never again"),
-        pytest.param(TrackConfig(max_hands=2, missing_interval_s=0.5), 1, 60, 5, id="second hand missing: on the budget"),
+        pytest.param(
+            TrackConfig(max_hands=2, missing_interval_s=0.5), 1, 60, 5, id="second hand missing: on the budget"
+        ),
         pytest.param(TrackConfig(max_hands=2, search_interval_s=0.1), 0, 60, 21, id="no hand: on the search interval"),
-        pytest.param(TrackConfig(max_hands=2, search_interval_s=0.0), 0, 60, 60, id="no hand, no interval: every frame"),
+        pytest.param(
+            TrackConfig(max_hands=2, search_interval_s=0.0), 0, 60, 60, id="no hand, no interval: every frame"
+        ),
     ],
 )
 def test_detector_budget(config, hands, frames, most):
@@ -176,3 +181,15 @@ def test_a_change_to_a_size_that_flow_halves_to_the_same_starts_all_over():
     tracks = HandTracks()
     see(tracks, 0.0, detection(300, 240), image=cv2.resize(view(), (1280, 960)))
     assert tracks.predict(view(), 0.033) == []
+
+
+@pytest.mark.parametrize("side, source", [
+    pytest.param(130.0, Source.PROPAGATED, id="about the same size: the track knows better"),
+    pytest.param(300.0, Source.DETECTED, id="far larger: the track had shrunk onto a part of the hand"),
+    pytest.param(50.0, Source.DETECTED, id="far smaller: the track had grown off the hand"),
+])  # fmt: skip
+def test_a_detection_corrects_a_track_of_the_wrong_size(side, source):
+    tracks = HandTracks(TrackConfig(max_hands=2, missing_interval_s=0.0))
+    see(tracks, 0.0, detection(300, 240))
+    (box,) = see(tracks, 0.033, detection(305, 245, side))
+    assert (box.id, box.source) == (1, source)

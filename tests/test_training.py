@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the 'train' extra: pip install '.[train]'")
 pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install '.[train]'")
 
+# ruff: noqa: E402
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.training import augment
 from hand_tracking_ros.training.crops import CropSampler
@@ -45,7 +46,9 @@ def dotted(points: np.ndarray, wh=(100, 110)) -> np.ndarray:
 
 def labelled(kind="frame") -> LabelledImage:
     hand = LabelledHand(POINTS, np.zeros(21), 1.0, box_around(POINTS))
-    return LabelledImage("one", dotted(POINTS), (hand,), np.full((110, 100), 255, np.uint8) if kind == "cutout" else None)
+    return LabelledImage(
+        "one", dotted(POINTS), (hand,), np.full((110, 100), 255, np.uint8) if kind == "cutout" else None
+    )
 
 
 BACKGROUNDS = [np.random.default_rng(0).integers(0, 60, (300, 400)).astype(np.uint8)]
@@ -104,7 +107,7 @@ def test_mirroring_a_frame_changes_side_and_angle():
 
 
 def test_frame_samples_have_boxes_where_their_hands_are(monkeypatch):
-    """The only bright dots lie on hands: they must lie in the boxes, whatever turn, mirror and background the frame got."""
+    """The only bright dots lie on hands: they must lie in the boxes, whatever turn and mirror the frame got."""
     monkeypatch.setattr("hand_tracking_ros.training.frames.degrade", lambda image, rng: image)
     black = [np.zeros((300, 400), np.uint8)]
     sampler = FrameSampler([labelled()], [labelled("cutout")], [], black, shares=(0.0, 1.0, 0.0))
@@ -150,7 +153,7 @@ def test_keynet_learns_one_batch_and_unknown_labels_do_not_count():
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(15):
-        loss, parts = keynet_loss(network(normalised(crop)), target, 96)
+        loss, _ = keynet_loss(network(normalised(crop)), target, 96)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -159,7 +162,9 @@ def test_keynet_learns_one_batch_and_unknown_labels_do_not_count():
     outputs = [o.detach() for o in network(normalised(crop))]
     changed = [outputs[0].clone(), outputs[1].clone(), outputs[2], outputs[3]]
     changed[0][3], changed[1][0] = 7.0, 9.0  # heatmaps where no hand is, depth where it is not known
-    assert float(keynet_loss(changed, target, 96)[0]) == pytest.approx(float(keynet_loss(outputs, target, 96)[0]), rel=1e-5)
+    assert float(keynet_loss(changed, target, 96)[0]) == pytest.approx(
+        float(keynet_loss(outputs, target, 96)[0]), rel=1e-5
+    )
 
 
 def test_detnet_learns_one_batch():
@@ -182,7 +187,8 @@ def test_detnet_learns_one_batch():
 
 
 CARD = {
-    "preprocessing": "none", "keypoint_order": "mediapipe_21", "architecture": {}, "precision": "fp32", "licence": "Apache-2.0",
+    "preprocessing": "none", "keypoint_order": "mediapipe_21", "architecture": {},
+    "precision": "fp32", "licence": "Apache-2.0",
     "training": {"data": [], "command": "", "seed": 0, "hours": 0.0, "notes": ""}, "accuracy": {},
 }  # fmt: skip
 

@@ -9,7 +9,9 @@ from hand_tracking_ros.geometry import warp
 from hand_tracking_ros.skeleton import EDGES, palm_length
 
 PALM_OUTLINE = (0, 1, 5, 9, 13, 17)
-NOISE = np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)  # drawn once: drawing costs most of the time
+NOISE = np.random.default_rng(0).standard_normal(
+    1 << 20, dtype=np.float32
+)  # drawn once: drawing costs most of the time
 
 
 def random_patch(pictures: list[np.ndarray], wh: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -49,7 +51,9 @@ def blob_mask(wh: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """A soft random polygon (H, W) float32 0..1, for things that are cut out but are no hands."""
     angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(4, 10)))
     radii = rng.uniform(0.15, 0.5, len(angles)) * min(wh)
-    points = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * radii[:, None] + np.array(wh) * rng.uniform(0.3, 0.7, 2)
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * radii[:, None] + np.array(wh) * rng.uniform(
+        0.3, 0.7, 2
+    )
     mask = np.zeros((wh[1], wh[0]), np.uint8)
     cv2.fillPoly(mask, [points.astype(np.int32)], 255)
     return cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.6, 3.0))).astype(np.float32) / 255.0
@@ -119,7 +123,7 @@ def motion_kernel(rng: np.random.Generator, longest: int) -> np.ndarray:
     size = int(rng.integers(3, longest + 2)) | 1
     kernel = np.zeros((size, size), np.float32)
     middle, angle = size // 2, rng.uniform(0, np.pi)
-    dx, dy = int(round(middle * np.cos(angle))), int(round(middle * np.sin(angle)))
+    dx, dy = round(middle * np.cos(angle)), round(middle * np.sin(angle))
     cv2.line(kernel, (middle - dx, middle - dy), (middle + dx, middle + dy), 1.0)
     return kernel / kernel.sum()
 

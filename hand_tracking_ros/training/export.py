@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from hand_tracking_ros.manifest import write_manifest
-from hand_tracking_ros.training.networks.detnet import STRIDE, DetNet, DetNetRuntime
+from hand_tracking_ros.training.networks.detnet import DetNet, DetNetRuntime
 from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetRuntime
 
 OPSET = 17
@@ -76,7 +76,9 @@ def _compare(runtime: torch.nn.Module, path: Path, input_name: str, example: tor
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=("keynet", "detnet"))
-    parser.add_argument("--run", type=Path, required=True, help="folder with checkpoint.pt; its averaged weights are used")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="folder with checkpoint.pt; its averaged weights are used"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the models folder")
     parser.add_argument("--name", help="name of the model, default the task")
     parser.add_argument("--card", type=Path, required=True, help="YAML with the remaining manifest keys")

@@ -143,7 +143,9 @@ def _apart(a: Box, b: Box) -> bool:
 def dense_target(hands: tuple[FrameHand, ...], size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Targets of networks/detnet.py's DetNetTarget for one frame, as float32 maps."""
     width, height = size[0] // STRIDE, size[1] // STRIDE
-    maps = {name: np.zeros((height, width), np.float32) for name in ("centre", "box_weight", "angle_weight", "side_weight")}
+    maps = {
+        name: np.zeros((height, width), np.float32) for name in ("centre", "box_weight", "angle_weight", "side_weight")
+    }
     fields = np.zeros((FIELDS, height, width), np.float32)
     rows, columns = np.mgrid[:height, :width].astype(np.float32) + 0.5
     for hand in hands:
@@ -175,4 +177,6 @@ def load_synthetic_frames(path: Path) -> list[LabelledImage]:
         points = points.astype(np.float64)
         unknown = np.full(NUM_JOINTS, np.nan)
         hands[index].append(LabelledHand(points, unknown, float(side == 2), box_around(points)))
-    return [LabelledImage(f"{path.stem}/{i}", image, tuple(h)) for i, (image, h) in enumerate(zip(pool["images"], hands))]
+    return [
+        LabelledImage(f"{path.stem}/{i}", image, tuple(h)) for i, (image, h) in enumerate(zip(pool["images"], hands))
+    ]

@@ -22,7 +22,7 @@ OFFICE_WITH_HANDS = ("5", "35", "38", "39")  # photos of backgrounds_office in w
 
 @dataclass(frozen=True)
 class LabelledHand:
-    """keypoints_px (21, 2), NaN where only the box is known; depth (21,) palm lengths, NaN unknown; right 0, 1 or 0.5."""
+    """keypoints_px (21, 2), NaN where only the box is known; depth (21,) palm lengths or NaN; right 0, 1 or 0.5."""
 
     keypoints_px: np.ndarray
     depth: np.ndarray
@@ -52,7 +52,9 @@ def held_out(name: str, percent: float) -> bool:
     return int(hashlib.sha256(Path(name).stem.encode()).hexdigest()[:8], 16) % 10000 < percent * 100
 
 
-def load_labelled(images: Path, labels: Path, *, keep=lambda name: True, boxes: Path | None = None) -> list[LabelledImage]:
+def load_labelled(
+    images: Path, labels: Path, *, keep=lambda name: True, boxes: Path | None = None
+) -> list[LabelledImage]:
     """Images below ``images`` that ``labels`` (labels.jsonl) names and ``keep(name)`` accepts, with their hands.
 
     ``boxes``: a boxes.jsonl whose boxes add hands that the labels lack (keypoints NaN). Raises FileNotFoundError.
@@ -67,7 +69,9 @@ def load_labelled(images: Path, labels: Path, *, keep=lambda name: True, boxes: 
             for line in lines:
                 record = json.loads(line)
                 hands = records.setdefault(record["file"], [])
-                hands += [h for h in map(_hand_from_box, record["boxes"]) if all(iou(h.box, o.box) < 0.3 for o in hands)]
+                hands += [
+                    h for h in map(_hand_from_box, record["boxes"]) if all(iou(h.box, o.box) < 0.3 for o in hands)
+                ]
     loaded = []
     for name, hands in sorted(records.items()):
         if keep(name) and hands:

@@ -34,7 +34,7 @@ def _in_held_out_room(name: str) -> bool:
 
 
 class KeyNetTask:
-    """KeyNet on teacher-labelled crops and frames, and on synthetic crops. The digits of 218 people are never trained on."""
+    """KeyNet on teacher-labelled crops and frames, and on synthetic crops. The digits are never trained on."""
 
     def __init__(self, data: Path, labels: Path, synthetic: list[Path], negatives: list[Path]):
         backgrounds = load_backgrounds(data / "backgrounds_office", data / "backgrounds_ambientcg")
@@ -61,7 +61,10 @@ class KeyNetTask:
     def batch(self, rng: np.random.Generator, count: int) -> dict[str, torch.Tensor]:
         """``count`` samples as tensors, crop uint8 (B, 1, S, S)."""
         samples = [self.sampler.sample(rng) for _ in range(count)]
-        stack = {key: np.stack([getattr(s, key) for s in samples]) for key in ("crop", "keypoints", "depth", "presence", "right")}
+        stack = {
+            key: np.stack([getattr(s, key) for s in samples])
+            for key in ("crop", "keypoints", "depth", "presence", "right")
+        }
         return {
             key: torch.from_numpy(value if key == "crop" else value.astype(np.float32)) for key, value in stack.items()
         }

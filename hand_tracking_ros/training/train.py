@@ -3,7 +3,8 @@
     python -m hand_tracking_ros.training.train keynet --data DATA --labels LABELS --run runs/keynet --minutes 60
 
 ``DATA`` holds the image folders, ``LABELS`` a folder per image folder with the teacher's labels.jsonl
-(training/teacher.py). A run goes on where its checkpoint stands; the learning rate follows the minutes of the whole run.
+(training/teacher.py). A run goes on where its checkpoint stands; the learning rate follows the minutes of the whole
+run.
 """
 
 from __future__ import annotations
@@ -110,7 +111,11 @@ def train(task, args) -> None:
             state |= {"average_steps": average.steps, "optimiser": optimiser.state_dict(), "samples": samples}
             torch.save(state, checkpoint_path.with_suffix(".tmp"))
             checkpoint_path.with_suffix(".tmp").rename(checkpoint_path)
-            report = {"minutes": round(spent_s / 60, 1), "samples": samples, **{k: round(v, 3) for k, v in smooth.items()}}
+            report = {
+                "minutes": round(spent_s / 60, 1),
+                "samples": samples,
+                **{k: round(v, 3) for k, v in smooth.items()},
+            }
             report |= task.validate(average.network)
             rate = samples / spent_s
             left_min = (args.minutes * 60 - spent_s) / 60

@@ -79,7 +79,7 @@ def soft_argmax(heatmaps: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 class KeyNetRuntime(nn.Module):
-    """The exported graph: uint8 crop (N, 1, S, S) -> keypoints px, scores, depth, presence, right. See docs/architecture.md.
+    """The exported graph: uint8 crop (N, 1, S, S) -> keypoints px, scores, depth, presence, right.
 
     A keypoint's score is the target heatmap's variance over the predicted one, at most 1: a sure joint has a heatmap as
     narrow as in training, a hidden one is spread out.
