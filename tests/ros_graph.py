@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 import os
 import random
 import signal
@@ -28,10 +29,9 @@ from rclpy.parameter import Parameter  # noqa: E402
 
 from hand_tracking_ros.nodes.base import HandNode, image_qos, result_qos  # noqa: E402
 
-TIMEOUT_S = 60.0  # the machine may be busy; a test that passes does not wait for it
+TIMEOUT_S = 180.0  # the machine may be busy; a test that passes does not wait for it
 DOMAIN = str(random.randint(1, 99))
 ENVIRONMENT = {"ROS_DOMAIN_ID": DOMAIN, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-FRAMES = 40
 CLASSES = {
     "camera_node": "CameraNode",
     "hand_tracker_node": "HandTrackerNode",
@@ -52,6 +52,7 @@ class Ros:
         self.observer = rclpy.create_node("observer")
         self.executor.add_node(self.observer)
         self._nodes: list[HandNode] = []
+        self._ends: list = []  # the observer's publishers and subscriptions
 
     def close(self) -> None:
         """End everything."""
@@ -69,21 +70,27 @@ class Ros:
         return node
 
     def remove_nodes(self) -> None:
-        """End the nodes that the test added."""
+        """End the nodes that the test added, and what it listened and published to."""
         for node in self._nodes:
             self.executor.remove_node(node)
             node.close()
         self._nodes.clear()
+        for end in self._ends:
+            is_publisher = end in list(self.observer.publishers)
+            (self.observer.destroy_publisher if is_publisher else self.observer.destroy_subscription)(end)
+        self._ends.clear()
 
     def listen(self, message_type, topic: str, qos=None) -> list:
         """A list that fills with the messages of a topic."""
         received: list = []
-        self.observer.create_subscription(message_type, topic, received.append, qos or result_qos())
+        end = self.observer.create_subscription(message_type, topic, received.append, qos or result_qos())
+        self._ends.append(end)
         return received
 
     def publisher(self, message_type, topic: str, qos=None):
         """A publisher that has already met its subscriber; best effort unless ``qos`` says otherwise."""
         publisher = self.observer.create_publisher(message_type, topic, qos or image_qos(10))
+        self._ends.append(publisher)
         self.until(lambda: publisher.get_subscription_count() > 0, f"a subscriber of {topic}")
         self.spin(0.2)
         return publisher
@@ -135,7 +142,7 @@ def process(command: list[str], log: Path, environment: dict[str, str] | None = 
         if child.poll() is None:
             child.send_signal(signal.SIGINT)
         try:
-            child.wait(TIMEOUT_S)
+            child.wait(60)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -151,10 +158,11 @@ def node_command(name: str, namespace: str, parameters: dict) -> list[str]:
     return [sys.executable, "-m", f"hand_tracking_ros.nodes.{name}", *arguments]
 
 
-def write_clip(folder: Path, count: int = FRAMES) -> list[tuple[float, float]]:
-    """Images of a disc that moves (a hand to the blob networks); returns its centres."""
+def write_clip(folder: Path, count: int = 60) -> list[tuple[float, float]]:
+    """Images of a disc (a hand to the blob networks) on an ellipse, slowly, once around; returns its centres."""
     folder.mkdir()
-    centers = [(150.0 + 6 * i, 200.0 + 2 * i) for i in range(count)]
+    angles = [2 * math.pi * i / max(count, 30) for i in range(count)]
+    centers = [(320 + 32 * math.cos(angle), 240 + 20 * math.sin(angle)) for angle in angles]
     for i, center in enumerate(centers):
         cv2.imwrite(str(folder / f"{i:04d}.png"), draw(center))
     return centers

@@ -19,12 +19,9 @@ NODES = Path(graph.__file__).parent
 def executables(file: str) -> tuple[str, ...]:
     """The nodes that the file names, read without running it."""
     tree = ast.parse((LAUNCH / file).read_text())
-    calls = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "describe_graph"
-    ]
-    return ast.literal_eval(calls[0].args[0])
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (call,) = [node for node in calls if getattr(node.func, "id", "") == "describe_graph"]
+    return ast.literal_eval(call.args[0])
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -36,11 +33,10 @@ def test_launch_files_compile_and_start_the_graph_that_up_starts(file):
 @pytest.mark.parametrize("node", sorted({*graph.TRACKER_GRAPH, *graph.STAGES_GRAPH}))
 def test_their_executables_are_nodes_that_the_build_installs(node):
     assert (NODES / f"{node}.py").is_file()
-    assert (
-        node in (share_directory() / "CMakeLists.txt").read_text()
-        if (share_directory() / "CMakeLists.txt").is_file()
-        else True
-    )
+    build = share_directory() / "CMakeLists.txt"
+    if not build.is_file():
+        pytest.skip("an installed package has no CMakeLists.txt")
+    assert node in build.read_text()
 
 
 def test_launching_compiles():

@@ -84,3 +84,11 @@ def test_shipped_files_that_the_graph_names_exist():
     assert Path(graph.default_params_file()).is_file()
     assert Path(graph.dds_profile()).is_file()
     assert importlib.util.find_spec("hand_tracking_ros.cli.up") is not None
+
+
+def test_the_example_calibration_can_be_loaded():
+    from hand_tracking_ros.calibration import camera_from_info, load_camera_yaml
+
+    calibration = load_camera_yaml(config_directory() / "camera_example.yaml")
+    camera = camera_from_info(calibration.K)
+    assert (calibration.width, calibration.height) == (640, 480) and camera.fx == pytest.approx(554.256)

@@ -27,6 +27,7 @@ from hand_tracking_ros.tracks import HandTracks
 from hand_tracking_ros.types import HandBox
 
 TIMEOUT_CHECK_S = 0.05
+STAGE = {"detections": "detector_node", "keypoints": "keypoint_node"}  # who answers
 
 
 @dataclass
@@ -96,7 +97,7 @@ class FlowNode(HandNode):
         height, width = mono.shape
         self._pending = _Pending(message.header, width, height, boxes, "detections", time.monotonic())
         self.statistics.latencies({"convert": convert_s, "flow": watch.lap()})
-        if self._tracks.wants_detection(stamp):
+        if self._tracks.wants_detection(stamp) and self._is_there("detections", self._requests):
             self._requests.publish(message.header)
         else:
             self._publish_boxes()
@@ -113,6 +114,8 @@ class FlowNode(HandNode):
         self.statistics.facts["tracks"] = len(pending.boxes)
         self.statistics.frame(age=self._images.age_s(pending))
         pending.answer, pending.since_s = "keypoints", time.monotonic()
+        if not self._is_there("keypoints", self._boxes):
+            self._pending = None
 
     def _on_keypoints(self, message: msg.HandKeypointsArray) -> None:
         if self._answered("keypoints", message.header) is not None:
@@ -129,20 +132,28 @@ class FlowNode(HandNode):
         self.statistics.problems.pop(topic, None)
         return pending
 
+    def _is_there(self, answer: str, question) -> bool:
+        """Whether a stage listens to the publisher ``question`` and publishes the topic ``answer``; else say so."""
+        there = question.get_subscription_count() > 0 and self.count_publishers(answer) > 0
+        if not there:
+            self._complain(answer, f"{STAGE[answer]} is not there; start and activate it")
+        return there
+
     def _give_up_waiting(self) -> None:
         pending = self._pending
         if pending is None or time.monotonic() - pending.since_s < self.config.stage.timeout_s:
             return
-        stage = {"detections": "detector_node", "keypoints": "keypoint_node"}[pending.answer]
-        problem = f"no answer of {stage} within {self.config.stage.timeout_s:g} s; is it running and active?"
-        self.statistics.problems[pending.answer] = problem
         self.statistics.facts["timeouts"] += 1
-        self.warn(f"{pending.answer}: {problem}")
+        self._complain(pending.answer, f"no answer of {STAGE[pending.answer]} within {self.config.stage.timeout_s:g} s")
         if pending.answer == "detections":
             self._publish_boxes()
         else:
             self._pending = None
             self._next_image()
+
+    def _complain(self, answer: str, problem: str) -> None:
+        self.statistics.problems[answer] = problem
+        self.warn(f"{answer}: {problem}")
 
 
 def main() -> int:
