@@ -31,7 +31,13 @@ class HandDetector:
             letterboxed = warp(mono, scale * np.eye(2, 3), (self._width, self._height))
         outputs = self.backend.run({"image": np.ascontiguousarray(letterboxed)[None, None]})
         found = decode(outputs["scores"][0], outputs["boxes"][0], self.config.score_threshold, scale)
-        return suppress(found, self.config.nms_iou)
+        return suppress([hand for hand in found if _centred_inside(hand.box, width, height)], self.config.nms_iou)
+
+
+def _centred_inside(box: Box, width: int, height: int) -> bool:
+    """False for what DetNet sees in the margin that the letterbox adds."""
+    x, y = box.center_px
+    return 0 <= x < width and 0 <= y < height
 
 
 def decode(scores: np.ndarray, boxes: np.ndarray, threshold: float, scale: float) -> list[HandBox]:

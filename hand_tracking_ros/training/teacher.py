@@ -28,7 +28,7 @@ PALM_PAIRS = np.array([(0, 5), (0, 9), (0, 13), (0, 17), (5, 17)])
 
 @dataclass(frozen=True)
 class View:
-    """An augmented look at an image: padding as a share of the long side, rotation in degrees, mirrored or not."""
+    """An augmented look at an image: padding as a share of the long side, rotation in degrees, mirrored."""
 
     padding: float
     flip: bool
