@@ -15,8 +15,8 @@ from hand_tracking_ros.types import Camera, HandKeypoints, Scale, Source
 # A flat right hand, palm to the camera, in palm lengths: the proportions of lifting.PALM_RATIOS hold.
 FLAT = np.array([(0, 0), (-0.25, -0.2), (-0.5, -0.45), (-0.65, -0.7), (-0.75, -0.95), (-0.3, -0.998), (-0.33, -1.4),
                  (-0.34, -1.65), (-0.35, -1.85), (0, -1), (0, -1.45), (0, -1.7), (0, -1.95), (0.2, -0.94),
-                 (0.23, -1.35),
-                                  (0.25, -1.6), (0.26, -1.8), (0.35, -0.86), (0.42, -1.15), (0.46, -1.35), (0.5, -1.5)])  # fmt: skip
+                 (0.23, -1.35), (0.25, -1.6), (0.26, -1.8), (0.35, -0.86), (0.42, -1.15),
+                 (0.46, -1.35), (0.5, -1.5)])  # fmt: skip
 OFF = FilterConfig(kind="none")
 
 

@@ -43,7 +43,7 @@ VIEWS = {
 
 
 def render_view(image: np.ndarray, view: View, min_long_side_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Warp ``image`` as ``view`` says; return it and the 2x3 matrix from image pixels to view pixels (corner origin)."""
+    """Warp ``image`` as ``view`` says; return it and the 2x3 matrix from image to view pixels (corner origin)."""
     height, width = image.shape[:2]
     side = max(height, width) * (1 + 2 * view.padding)
     scale = max(1.0, min_long_side_px / side)
