@@ -19,6 +19,7 @@ from hand_tracking_ros.training.networks.layers import normalised
 HAGRID, SUBHIH, ASL, DIGITS, CUTOUTS = (
     "hagrid_hand_crops", "subhih_hands", "asl_letters_davidlee", "sign_digits_218", "slp_3dhands_cutouts",
 )  # fmt: skip
+HARD_GESTURES = ("fist", "like", "dislike", "none", "mute", "call", "stop_inverted")  # curled, or seen from the back
 HELD_OUT_PERCENT = 6.0  # of HaGRID photos; DIGITS is held out whole
 HELD_OUT_ROOMS = ("images_46", "images_25", "images_96", "images_16")  # of SUBHIH, for DetNet
 
@@ -27,6 +28,10 @@ def _load(data: Path, labels: Path, name: str, keep=lambda name: True, boxes: bo
     return load_labelled(
         data / name, labels / name / "labels.jsonl", keep=keep, boxes=data / name / "boxes.jsonl" if boxes else None
     )
+
+
+def _is_hard(name: str) -> bool:
+    return Path(name).parts[0] in HARD_GESTURES
 
 
 def _in_held_out_room(name: str) -> bool:
@@ -42,12 +47,13 @@ class KeyNetTask:
         train = [image for image in hagrid if not held_out(image.name, HELD_OUT_PERCENT)]
         frames = _load(data, labels, SUBHIH, boxes=True) + _load(data, labels, ASL, boxes=True)
         groups = [
-            ("tight", 0.42, train),
-            ("frame", 0.13, [f for f in frames if any(h.has_keypoints for h in f.hands)]),
-            ("cutout", 0.15, _load(data, labels, CUTOUTS)),
-            ("synthetic", 0.3, [image for path in synthetic for image in load_synthetic_crops(path)]),
+            ("tight", 0.34, [image for image in train if _is_hard(image.name)]),
+            ("tight", 0.12, [image for image in train if not _is_hard(image.name)]),
+            ("frame", 0.1, [f for f in frames if any(h.has_keypoints for h in f.hands)]),
+            ("cutout", 0.17, _load(data, labels, CUTOUTS)),
+            ("synthetic", 0.27, [image for path in synthetic for image in load_synthetic_crops(path)]),
         ]
-        print({kind: len(images) for kind, _, images in groups}, flush=True)
+        print([(kind, len(images)) for kind, _, images in groups], flush=True)
         rendered = [image for path in negatives for image in load_synthetic_frames(path)]
         self.sampler = CropSampler(groups, backgrounds, frames + rendered)
         self.checks = {
