@@ -134,7 +134,10 @@ GOOD_LABEL = {"file": "a.jpg", "width": 64, "height": 48, "hands": [{"side": "le
         ({"file": None, "video": "clip.mp4"}, "'frame' is missing"),
         ({"hands": {}}, "'hands' has the wrong type"),
         ({"hands": [7]}, r"hands\[0\]: expected an object"),
-        ({"hands": [{"side": "both", "box": [0, 0, 9, 9]}]}, r"hands\[0\]: 'side' must be one of 'left', 'right', None"),
+        (
+            {"hands": [{"side": "both", "box": [0, 0, 9, 9]}]},
+            r"hands\[0\]: 'side' must be one of 'left', 'right', None",
+        ),
         ({"hands": [{"side": None}]}, r"hands\[0\]: needs a 'box' or 'keypoints_px'"),
         ({"hands": [{"box": [9, 0, 0, 9]}]}, r"'box' must be \[x0, y0, x1, y1\]"),
         ({"hands": [{"box": [0, 0, 9]}]}, "'box' must be 4 numbers"),
