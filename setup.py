@@ -125,7 +125,7 @@ class BuildMessages(build_ext):
         generated = next(STAGE.glob(f"**/*-packages/{PACKAGE}"))
         target = ROOT / PACKAGE if self.editable_mode else Path(self.build_lib) / PACKAGE
         shutil.rmtree(target / "msg", ignore_errors=True)
-        shutil.copytree(generated / "msg", target / "msg", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(generated / "msg", target / "msg", ignore=shutil.ignore_patterns("__pycache__", "*.c"))
         for library in generated.glob("*.so"):
             shutil.copy2(library, target)
         self.generated = [*(target / "msg").rglob("*"), *target.glob("*.so")]
