@@ -68,7 +68,7 @@ class DetectorConfig(Config):
     """DetNet: finding hands in a whole image."""
 
     model: str = param("detnet", "Model name in models/, or a path to a manifest .yaml", read_only=True)
-    score_threshold: float = param(0.4, "Least score of a detection", low=0.01, high=1.0)
+    score_threshold: float = param(0.25, "Least score of a detection", low=0.01, high=1.0)
     nms_iou: float = param(0.4, "Detections that overlap a better one by more than this are dropped", low=0.0, high=1.0)
 
 
@@ -80,6 +80,9 @@ class KeypointConfig(Config):
     crop_scale: float = param(1.5, "Side of the crop over the side of the hand's tight box", low=1.0, high=3.0)
     duplicate_share: float = param(
         0.35, "Hands whose keypoints are closer than this share of a palm are one hand", low=0.0, high=1.0
+    )
+    sure_score: float = param(
+        0.33, "Mean keypoint score of a sure hand; a lower one lowers the presence in proportion", low=0.01, high=1.0
     )
     refine_new: bool = param(True, "Run KeyNet twice on a new detection: the second crop follows the first result")
 
@@ -106,8 +109,8 @@ class TrackConfig(Config):
     missing_interval_s: float = param(
         0.3, "Least time between detections while some wanted hand is missing", low=0.0, high=10.0
     )
-    start_presence: float = param(0.6, "Least presence that starts a track", low=0.0, high=1.0)
-    keep_presence: float = param(0.4, "Least presence that counts as seen; below it a track coasts", low=0.0, high=1.0)
+    start_presence: float = param(0.8, "Least presence that starts a track", low=0.0, high=1.0)
+    keep_presence: float = param(0.5, "Least presence that counts as seen; below it a track coasts", low=0.0, high=1.0)
     coast_s: float = param(0.15, "A track not seen for this long ends", low=0.0, high=5.0)
     max_gap_s: float = param(
         0.5, "A longer gap between frames, or a backward one, resets all tracks", low=0.01, high=60.0

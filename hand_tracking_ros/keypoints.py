@@ -33,6 +33,7 @@ class KeypointEstimator:
     def estimate(self, mono: np.ndarray, boxes: Sequence[HandBox]) -> list[HandKeypoints]:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8.
 
+        Smeared keypoints are no hand, whatever the network's presence says: see ``sure_score``.
         New detections are looked at twice when ``refine_new``: the second crop follows the first result. Of two results
         on the same hand the one with the higher id gets presence 0.
         """
@@ -67,7 +68,7 @@ class KeypointEstimator:
                 keypoints_px=apply(invert(matrix), outputs["keypoints"][i].astype(np.float64)),
                 keypoint_scores=outputs["scores"][i].astype(np.float64),
                 depth_rel=outputs["depth"][i].astype(np.float64),
-                presence=float(outputs["presence"][i]),
+                presence=float(outputs["presence"][i]) * min(1.0, outputs["scores"][i].mean() / self.config.sure_score),
                 right_score=float(outputs["right"][i]),
             )
             for i, (hand_box, matrix) in enumerate(zip(boxes, matrices))

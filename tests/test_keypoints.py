@@ -67,3 +67,13 @@ def test_a_box_outside_the_image_is_no_error(estimator):
     (result,) = estimator.estimate(picture(), [box(-500, 2000)])
     assert np.isfinite(result.keypoints_px).all()
     assert estimator.estimate(picture(), []) == []
+
+
+def test_smeared_keypoints_lower_the_presence():
+    """Presence is the network's own, times the mean keypoint score over ``sure_score``, at most 1."""
+    strict, trusting = (
+        KeypointEstimator(KeypointConfig(refine_new=False, sure_score=share)).estimate(picture(), [box(300, 220)])[0]
+        for share in (1.0, 0.01)
+    )
+    assert 0 < trusting.keypoint_scores.mean() < 1
+    assert strict.presence == pytest.approx(trusting.presence * trusting.keypoint_scores.mean(), rel=1e-4)

@@ -124,10 +124,8 @@ class Statistics:
         if not frames:
             return DiagnosticStatus.WARN, f"active, but no frames for {period_s:.1f} s"
         if lost:
-            return (
-                DiagnosticStatus.WARN,
-                f"lost {lost} frames in {period_s:.1f} s: the machine is too slow, or the network",
-            )
+            cause = "the machine or the network is too slow, or the DDS profile is missing"
+            return DiagnosticStatus.WARN, f"lost {lost} frames in {period_s:.1f} s: {cause}"
         return DiagnosticStatus.OK, "active"
 
     def _counts(self, period_s: float) -> dict[str, object]:

@@ -15,6 +15,7 @@ from hand_tracking_ros.nodes.base import HandNode, image_qos
 from hand_tracking_ros.nodes.conversions import image_from_message, stamp_ns
 from hand_tracking_ros.types import Camera
 
+LARGE_IMAGES = "large images need the DDS profile config/fastdds_shared_memory.xml, as launch files and 'up' set it"
 PAIRING_DEPTH = 16  # images kept until another stage asks about them
 INFO_DEPTH = 20  # camera_info is small, and what it announces must not be missed while a frame is processed
 
@@ -106,7 +107,7 @@ class ImagePairing:
             del self._images[next(iter(self._images))]
         for earlier in [waiting for waiting in self._requests if waiting < stamp]:
             del self._requests[earlier]
-            self._node.skip("the image that another stage asks about never arrived")
+            self._node.skip(f"the image that another stage asks about never arrived; {LARGE_IMAGES}")
         if stamp in self._requests:
             self._process(self._requests.pop(stamp), message)
 
@@ -116,7 +117,7 @@ class ImagePairing:
         if stamp in self._images:
             self._process(request, self._images[stamp])
         elif self._images and stamp < next(reversed(self._images)):
-            self._node.skip("the image that another stage asks about never arrived, or is too old")
+            self._node.skip(f"the image that another stage asks about never arrived, or is too old; {LARGE_IMAGES}")
         else:
             self._requests[stamp] = request
 

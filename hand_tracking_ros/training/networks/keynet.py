@@ -81,8 +81,8 @@ def soft_argmax(heatmaps: Tensor, size: int) -> tuple[Tensor, Tensor]:
 class KeyNetRuntime(nn.Module):
     """The exported graph: uint8 crop (N, 1, S, S) -> keypoints px, scores, depth, presence, right.
 
-    A keypoint's score is the target heatmap's variance over the predicted one, at most 1: a sure joint has a heatmap as
-    narrow as in training, a hidden one is spread out.
+    A keypoint's score is the spread (standard deviation) of the target heatmap over that of the predicted one, at most
+    1: a sure joint has a heatmap as narrow as in training, a hidden one is spread out.
     """
 
     outputs = ("keypoints", "scores", "depth", "presence", "right")
@@ -94,9 +94,8 @@ class KeyNetRuntime(nn.Module):
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         heatmaps, depth, presence, right = self.network(normalised(crop.float()))
         keypoints, variance = soft_argmax(heatmaps, self.network.config.size)
-        # Within-cell variance of a discretised Gaussian is part of the target's own spread.
         expected = 2 * HEATMAP_SIGMA_PX**2
-        scores = (expected / variance.clamp(min=expected)).clamp(max=1.0)
+        scores = torch.sqrt(expected / variance.clamp(min=expected))
         return keypoints, scores, depth, torch.sigmoid(presence), torch.sigmoid(right)
 
 
