@@ -28,10 +28,15 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
 from hand_tracking_ros.nodes.base import HandNode, image_qos, result_qos  # noqa: E402
+from hand_tracking_ros.nodes.graph import DDS_PROFILE_VARIABLE, dds_profile  # noqa: E402
 
 TIMEOUT_S = 180.0  # the machine may be busy; a test that passes does not wait for it
 DOMAIN = str(random.randint(1, 99))
-ENVIRONMENT = {"ROS_DOMAIN_ID": DOMAIN, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+ENVIRONMENT = {
+    "ROS_DOMAIN_ID": DOMAIN,
+    "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    DDS_PROFILE_VARIABLE: dds_profile(),  # as users start the graph; without it large images get lost
+}
 CLASSES = {
     "camera_node": "CameraNode",
     "hand_tracker_node": "HandTrackerNode",

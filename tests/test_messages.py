@@ -72,9 +72,9 @@ def test_rotated_box_carries_every_value_of_box():
     assert {field.name for field in fields(Box)} == {"center_px", "size_px", "angle_rad"}
     assert message_fields("RotatedBox") == {
         "center_px": "Point2D",
-        "width_px": "float32",
-        "height_px": "float32",
-        "angle_rad": "float32",
+        "width_px": "float64",
+        "height_px": "float64",
+        "angle_rad": "float64",
     }
 
 

@@ -75,7 +75,10 @@ def test_lost_frames_and_problems_warn():
     statistics = Statistics()
     statistics.frame()
     statistics.loss.lost += 4
-    assert status(statistics)[:2] == (1, "lost 4 frames in 2.0 s: the machine is too slow, or the network")
+    assert status(statistics)[:2] == (
+        1,
+        "lost 4 frames in 2.0 s: the machine or the network is too slow, or the DDS profile is missing",
+    )
     statistics.frame()
     statistics.problems["camera_info"] = "K has values that are not finite"
     assert status(statistics)[:2] == (1, "camera_info: K has values that are not finite")

@@ -29,13 +29,13 @@ from hand_tracking_ros.nodes.graph import STAGES_GRAPH
 from hand_tracking_ros.paths import models_directory
 
 DATA = Path(os.environ.get("HAND_TRACKING_DATA", Path(__file__).parents[2] / "shared" / "data"))
-VIDEO = DATA / "videos" / "two_hands_cups_1280x720.mp4"
+VIDEO = DATA / "videos" / "hand_640x360.mp4"
 MODELS = [models_directory() / f"{name}.yaml" for name in ("detnet", "keynet")]
 
 # A graph drops what it has no time for; the times in the tracker are stretched, so that drops end no track.
 STRETCHED = {"track.coast_s": 5.0, "track.max_gap_s": 10.0, "stage.timeout_s": 20.0, "filter.kind": "none"}
 DISC_FPS = 6.0
-VIDEO_FPS = (5.0, 1.5)  # paces to try: on a real video both graphs agree only if none drops an image
+VIDEO_FPS = (5.0, 1.5)  # paces to try: on a real video the graphs agree only when neither drops an image
 ANSWER_S = 3.0  # an image that is not answered after this was dropped
 
 
@@ -54,7 +54,7 @@ class Watch:
     def __init__(self, ros, root: str) -> None:
         self.ros = ros
         self.one, self.many = ros.listen(HandArray, f"{root}/one/hands"), ros.listen(HandArray, f"{root}/many/hands")
-        self.infos = ros.listen(CameraInfo, f"{root}/camera_info", image_qos(100))
+        self.infos = ros.listen(CameraInfo, f"{root}/camera_info", image_qos(100, reliable=True))
         self.reports = ros.listen(DiagnosticArray, "/diagnostics")
 
     def common(self) -> dict:
@@ -88,7 +88,9 @@ def both_graphs(ros, folder: Path, root: str, camera: dict, parameters: dict) ->
         names = {f"{root[1:]}/one/hand_tracker_node", *(f"{root[1:]}/many/{name}" for name in STAGES_GRAPH[1:])}
         ros.until(lambda: active(watch.reports) >= names, "the nodes to become active")
         ros.spin(2.0)  # by now all know each other, so that both graphs start with the same image
-        children += [start("camera_node", root, {**camera, "camera.wait_for_subscribers": 4}, [])]
+        children += [
+            start("camera_node", root, {**camera, "camera.reliable": True, "camera.wait_for_subscribers": 4}, [])
+        ]
         yield watch
         assert all(child.poll() is None for child in children), "a node has died"
     assert [child.returncode for child in children] == [0] * len(children), "a node did not end cleanly"
@@ -145,7 +147,7 @@ def test_both_graphs_agree_on_a_real_video(ros, tmp_path):
         pytest.skip(f"this machine is too busy: images are dropped even at {fps} Hz")
     for stamp in watch.stamps()[:count]:
         assert_agreement(*answers[stamp])
-    assert sum(bool(one.hands) for one, _ in answers.values()) > count / 2, "hardly a hand in a video of hands"
+    assert sum(bool(one.hands) for one, _ in answers.values()) > count / 4, "hardly a hand in a video of a hand"
 
 
 def rates(reports: list[DiagnosticArray]) -> list[float]:
