@@ -92,6 +92,12 @@ class Ros:
         self._ends.append(end)
         return received
 
+    def stop_listening(self, received: list) -> None:
+        """End what ``listen`` began."""
+        (end,) = [end for end in self._ends if getattr(end, "callback", None) == received.append]
+        self._ends.remove(end)
+        self.observer.destroy_subscription(end)
+
     def publisher(self, message_type, topic: str, qos=None):
         """A publisher that has already met its subscriber; best effort unless ``qos`` says otherwise."""
         publisher = self.observer.create_publisher(message_type, topic, qos or image_qos(10))

@@ -103,3 +103,36 @@ def test_camera_and_tracker_bring_themselves_up_and_hands_carry_the_stamps(ros, 
     assert {h.header.frame_id for h in hands} == {"eye"}
     assert [len(h.hands) for h in hands] == [1, 1, 1] and len({h.hands[0].id for h in hands}) == 1
     ros.until(lambda: "(ended)" in diagnostics(camera)["source"], "the end of the clip")
+
+
+@pytest.mark.parametrize("stages", [False, True], ids=["tracker", "stages"])
+def test_the_overlay_shows_the_hand_and_images_are_taken_only_while_somebody_looks(ros, parameters, stages):
+    from sensor_msgs.msg import Image
+
+    from hand_tracking_ros.nodes.base import image_qos
+    from hand_tracking_ros.nodes.conversions import image_from_message, stamp_ns
+    from hand_tracking_ros.nodes.graph import STAGES_GRAPH
+
+    namespace = f"/overlay_{stages}"
+    names = STAGES_GRAPH[1:] if stages else ("hand_tracker_node",)
+    nodes = {name: ros.node(name, namespace, track__coast_s=1.0, **parameters) for name in names}
+    camera = ros.node("camera_node", namespace, camera__fps=5.0, camera__loop=True, **parameters)
+    hands = ros.listen(HandArray, f"{namespace}/hands")
+    assert all(node.bring_up() for node in [*nodes.values(), camera])
+    ros.until(lambda: any(message.hands for message in hands), "a hand")
+    last = nodes["filter_node" if stages else "hand_tracker_node"]
+
+    def takes_images() -> bool:
+        return any(subscription.topic_name.endswith("image_raw") for subscription in last.subscriptions)
+
+    assert takes_images() != stages
+    overlays = ros.listen(Image, f"{namespace}/overlay", image_qos())
+    ros.until(lambda: len(overlays) > 2, "overlays")
+    assert takes_images()
+    drawn = image_from_message(overlays[-1], color=True)
+    assert drawn.shape == (480, 640, 3)
+    assert (drawn.max(axis=2) - drawn.min(axis=2)).max() > 100, "a grey image without coloured bones"
+    assert stamp_ns(overlays[-1].header.stamp) in {stamp_ns(message.header.stamp) for message in hands}
+    ros.stop_listening(overlays)
+    count = len(hands)
+    ros.until(lambda: len(hands) > count + 3 and takes_images() != stages, "the images to be left alone")
