@@ -68,7 +68,7 @@ class DetectorConfig(Config):
     """DetNet: finding hands in a whole image."""
 
     model: str = param("detnet", "Model name in models/, or a path to a manifest .yaml", read_only=True)
-    score_threshold: float = param(0.25, "Least score of a detection", low=0.01, high=1.0)
+    score_threshold: float = param(0.3, "Least score of a detection", low=0.01, high=1.0)
     nms_iou: float = param(0.4, "Detections that overlap a better one by more than this are dropped", low=0.0, high=1.0)
 
 
@@ -82,7 +82,7 @@ class KeypointConfig(Config):
         0.35, "Hands whose keypoints are closer than this share of a palm are one hand", low=0.0, high=1.0
     )
     sure_score: float = param(
-        0.33, "Mean keypoint score of a sure hand; a lower one lowers the presence in proportion", low=0.01, high=1.0
+        0.4, "Mean keypoint score of a sure hand; a lower one lowers the presence in proportion", low=0.01, high=1.0
     )
     refine_new: bool = param(True, "Run KeyNet twice on a new detection: the second crop follows the first result")
 
@@ -91,9 +91,9 @@ class KeypointConfig(Config):
 class FlowConfig(Config):
     """Box propagation by pyramidal Lucas-Kanade optical flow."""
 
-    window_px: int = param(21, "Side of the flow window", low=5, high=61)
-    levels: int = param(4, "Pyramid levels above full resolution", low=0, high=6)
-    max_width_px: int = param(640, "Wider images are halved until they fit before flow", low=160, high=4096)
+    window_px: int = param(15, "Side of the flow window", low=5, high=61)
+    levels: int = param(3, "Pyramid levels above full resolution", low=0, high=6)
+    max_width_px: int = param(320, "Wider images are halved until they fit before flow", low=160, high=4096)
     max_backward_error_px: float = param(
         2.0, "A point that flows back further than this from its start is dropped", low=0.1, high=20.0
     )

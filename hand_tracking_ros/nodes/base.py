@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 
+import cv2
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
@@ -254,6 +255,7 @@ class _ForwardLog(logging.Handler):
 
 def run(node_type: Callable[[], HandNode], args: list[str] | None = None) -> int:
     """Spin a node until Ctrl-C, SIGTERM or shutdown. Exit status 1: it was to bring itself up, and could not."""
+    cv2.setNumThreads(1)  # the small images of flow gain nothing from more, and the other processes need the cores
     rclpy.init(args=args)
     node = None
     try:
