@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hand_tracking_ros import Camera, Frame, HandTracker, Scale, Side, Source, TrackerConfig
-from hand_tracking_ros.config import TrackConfig
 from hand_tracking_ros.cli.demo import demo_directory
+from hand_tracking_ros.config import TrackConfig
 from hand_tracking_ros.records import read_labels
 from hand_tracking_ros.skeleton import palm_length
 
