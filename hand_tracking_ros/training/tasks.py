@@ -12,9 +12,9 @@ from hand_tracking_ros.skeleton import palm_length
 from hand_tracking_ros.training.crops import CropSampler, load_synthetic_crops
 from hand_tracking_ros.training.frames import FrameSampler, dense_target, load_synthetic_frames
 from hand_tracking_ros.training.labelled import held_out, load_backgrounds, load_labelled
+from hand_tracking_ros.training.networks.blocks import normalised
 from hand_tracking_ros.training.networks.detnet import DetNet, DetNetRuntime, DetNetTarget, detnet_loss
 from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetRuntime, KeyNetTarget, keynet_loss
-from hand_tracking_ros.training.networks.layers import normalised
 
 HAGRID, SUBHIH, ASL, DIGITS, CUTOUTS = (
     "hagrid_hand_crops", "subhih_hands", "asl_letters_davidlee", "sign_digits_218", "slp_3dhands_cutouts",

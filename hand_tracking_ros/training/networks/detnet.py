@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hand_tracking_ros.training.networks.layers import Residual, conv1x1, conv3x3, normalised, stem
+from hand_tracking_ros.training.networks.blocks import Residual, conv1x1, conv_bn_relu, normalised, stem
 
 STRIDE = 8
 SIDE_UNIT_PX = 32.0  # the network regresses log(side / unit)
@@ -43,14 +43,18 @@ class DetNet(nn.Module):
     def __init__(self, config: DetNetConfig = DetNetConfig()):
         super().__init__()
         self.config = c = config
-        self.to_stride8 = nn.Sequential(stem(c.stride4, 7, 4), conv3x3(c.stride4, c.stride8, 2), Residual(c.stride8))
-        self.to_stride16 = nn.Sequential(conv3x3(c.stride8, c.stride16, 2), Residual(c.stride16))
-        self.to_stride32 = nn.Sequential(conv3x3(c.stride16, c.stride32, 2), Residual(c.stride32), Residual(c.stride32))
+        self.to_stride8 = nn.Sequential(
+            stem(c.stride4, 7, 4), conv_bn_relu(c.stride4, c.stride8, 2), Residual(c.stride8)
+        )
+        self.to_stride16 = nn.Sequential(conv_bn_relu(c.stride8, c.stride16, 2), Residual(c.stride16))
+        self.to_stride32 = nn.Sequential(
+            conv_bn_relu(c.stride16, c.stride32, 2), Residual(c.stride32), Residual(c.stride32)
+        )
         self.lateral32 = conv1x1(c.stride32, c.pyramid)
         self.lateral16 = conv1x1(c.stride16, c.pyramid)
         self.lateral8 = conv1x1(c.stride8, c.pyramid)
-        self.merge16 = conv3x3(c.pyramid, c.pyramid)
-        self.merge8 = conv3x3(c.pyramid, c.head)
+        self.merge16 = conv_bn_relu(c.pyramid, c.pyramid)
+        self.merge8 = conv_bn_relu(c.pyramid, c.head)
         self.centre = nn.Conv2d(c.head, 1, 1)
         self.fields = nn.Conv2d(c.head, FIELDS, 1)
         nn.init.constant_(self.centre.bias, -4.0)  # most cells hold no hand (focal loss, Lin et al. 2017)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hand_tracking_ros.skeleton import NUM_JOINTS
-from hand_tracking_ros.training.networks.layers import Residual, conv1x1, conv3x3, normalised
+from hand_tracking_ros.training.networks.blocks import Residual, conv1x1, conv_bn_relu, normalised
 
 HEATMAP_SIGMA_PX = 2.6  # of the target Gaussian, in crop pixels
 
@@ -40,14 +40,18 @@ class KeyNet(nn.Module):
     def __init__(self, config: KeyNetConfig = KeyNetConfig()):
         super().__init__()
         self.config = c = config
-        self.to_stride4 = nn.Sequential(conv3x3(1, c.stem, 2), conv3x3(c.stem, c.stride4, 2), Residual(c.stride4))
-        self.to_stride8 = nn.Sequential(conv3x3(c.stride4, c.stride8, 2), Residual(c.stride8), Residual(c.stride8))
-        self.to_stride16 = nn.Sequential(conv3x3(c.stride8, c.stride16, 2), Residual(c.stride16), Residual(c.stride16))
+        self.to_stride4 = nn.Sequential(
+            conv_bn_relu(1, c.stem, 2), conv_bn_relu(c.stem, c.stride4, 2), Residual(c.stride4)
+        )
+        self.to_stride8 = nn.Sequential(conv_bn_relu(c.stride4, c.stride8, 2), Residual(c.stride8), Residual(c.stride8))
+        self.to_stride16 = nn.Sequential(
+            conv_bn_relu(c.stride8, c.stride16, 2), Residual(c.stride16), Residual(c.stride16)
+        )
         self.lateral16 = conv1x1(c.stride16, c.pyramid)
         self.lateral8 = conv1x1(c.stride8, c.pyramid)
         self.lateral4 = conv1x1(c.stride4, c.pyramid)
-        self.merge8 = conv3x3(c.pyramid, c.pyramid)
-        self.merge4 = conv3x3(c.pyramid, c.head)
+        self.merge8 = conv_bn_relu(c.pyramid, c.pyramid)
+        self.merge4 = conv_bn_relu(c.pyramid, c.head)
         self.heatmaps = nn.Conv2d(c.head, NUM_JOINTS, 1)
         cells = (c.size // 16) ** 2
         self.vector = nn.Sequential(conv1x1(c.stride16, 32), nn.Flatten(), nn.Linear(32 * cells, NUM_JOINTS + 2))
