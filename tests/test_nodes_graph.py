@@ -66,8 +66,12 @@ class Watch:
         return sorted(by_stamp(self.infos))
 
     def check_stamps(self) -> None:
+        """Every answer has a stamp of the camera, from the first one on that this process has heard."""
         self.ros.spin(1.0)  # camera_info that is still on its way
-        assert {*by_stamp(self.one)} | {*by_stamp(self.many)} <= {*self.stamps()}, "a stamp that is not the camera's"
+        announced = self.stamps()
+        answered = {stamp for stamp in {*by_stamp(self.one), *by_stamp(self.many)} if stamp >= announced[0]}
+        assert answered, "no answer at all"
+        assert answered <= {*announced}, "a stamp that is not the camera's"
 
 
 @contextmanager
@@ -115,7 +119,8 @@ def test_both_graphs_follow_a_hand_and_agree(ros, tmp_path):
         ros.until(lambda: len(watch.common()) >= 12, "12 images that both graphs answered")
     watch.check_stamps()
     answers = watch.common()
-    first, *_ = stamps = watch.stamps()
+    stamps = watch.stamps()
+    first = min(stamps[0], *answers)  # this process may have missed what the camera announced first
     for stamp, messages in answers.items():
         index = (stamp - first) * 1e-9 * DISC_FPS
         assert index == pytest.approx(round(index), abs=1e-6), "a stamp that is not exactly media time"
@@ -125,7 +130,7 @@ def test_both_graphs_follow_a_hand_and_agree(ros, tmp_path):
             (hand,) = hands_from_message(message)
             truth = hand_at(*centers[round(index) % len(centers)])
             assert np.abs(hand.keypoints_px - truth).mean(axis=0).max() < 3.0
-    if {stamp for stamp in stamps if stamp <= max(answers)} == set(answers):  # no image dropped: the same history
+    if {stamp for stamp in stamps if stamp <= max(answers)} <= set(answers):  # no image dropped: the same history
         for messages in answers.values():
             assert_agreement(*messages)
 
