@@ -97,7 +97,7 @@ class FlowConfig(Config):
     max_backward_error_px: float = param(
         2.0, "A point that flows back further than this from its start is dropped", low=0.1, high=20.0
     )
-    min_points: int = param(8, "With fewer surviving points the box moves by its last velocity", low=2, high=41)
+    min_points: int = param(8, "With fewer surviving points the box moves by its last velocity", low=2, high=29)
 
 
 @dataclass(frozen=True)

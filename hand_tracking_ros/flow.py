@@ -1,6 +1,6 @@
 """Carrying a hand's box from one frame to the next with pyramidal Lucas-Kanade optical flow.
 
-Points on the hand (keypoints and bone midpoints) are tracked forward and back; those that do not return to their start
+Points on the hand (keypoints and midpoints of bones) are tracked forward and back; those that do not return to their start
 are dropped (Kalal et al., "Forward-backward error", ICPR 2010). The rest vote for one similarity motion, which moves
 the box. Pixels are corner-origin (geometry.py); OpenCV's flow counts pixel centres, ``_track`` converts.
 """
@@ -17,14 +17,17 @@ import numpy as np
 from hand_tracking_ros.config import FlowConfig
 from hand_tracking_ros.errors import ImageError
 from hand_tracking_ros.geometry import Box, wrap_angle
-from hand_tracking_ros.skeleton import EDGES, NUM_JOINTS
+from hand_tracking_ros.skeleton import NUM_JOINTS
 
 SCALE_LIMITS = (0.7, 1.4)  # per frame; what exceeds them is a wrong track, not a hand
-MAX_TURN_RAD = np.pi / 4  # per frame
+MAX_SLOPE = 1.0  # tangent of the largest turn per frame: 45 degrees
 INLIER_SHARE, MIN_INLIER_PX = 0.05, 1.0  # a point agrees with a motion within this share of the box side
 MIN_SIMILARITY_POINTS = 6  # with fewer, only the translation is estimated
 
-_EDGES = np.array(EDGES)
+CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # per level: steps, and px that end it
+
+# Bones of the palm and next to it, where keypoints are sparse: their midpoints are tracked too.
+_MIDPOINTS = np.array([(0, 1), (1, 2), (0, 5), (5, 6), (9, 10), (13, 14), (17, 18), (0, 17)])
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class FlowPropagator:
     def _track(self, previous: FlowImage, current: FlowImage, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where points (N, 2) went, and which of them (N,) passed the forward-backward check."""
         config = self._config
-        lk = {"winSize": (config.window_px,) * 2, "maxLevel": config.levels}
+        lk = {"winSize": (config.window_px,) * 2, "maxLevel": config.levels, "criteria": CRITERIA}
         size = np.array(previous.mono.shape[::-1])
         small = points_px * previous.scale
         usable = np.all((small >= 0) & (small < size), axis=1)  # False for NaN
@@ -135,10 +138,10 @@ class FlowPropagator:
 
 
 def _points_on_hand(keypoints_px: np.ndarray) -> np.ndarray:
-    """(42, 2): the keypoints, then the midpoints of the bones."""
+    """(29, 2): the keypoints, then the midpoints of some bones."""
     if keypoints_px.shape != (NUM_JOINTS, 2):
         raise ValueError(f"keypoints_px must have shape ({NUM_JOINTS}, 2), got {keypoints_px.shape}")
-    return np.concatenate([keypoints_px, keypoints_px[_EDGES].mean(axis=1)])
+    return np.concatenate([keypoints_px, (keypoints_px[_MIDPOINTS[:, 0]] + keypoints_px[_MIDPOINTS[:, 1]]) / 2])
 
 
 def _similarity(start: np.ndarray, end: np.ndarray, tolerance: float) -> tuple[complex, complex]:
@@ -149,7 +152,8 @@ def _similarity(start: np.ndarray, end: np.ndarray, tolerance: float) -> tuple[c
     refined on the points that agree. Few points, or only motions beyond the limits: translation alone.
     """
     turns = np.ones(1, complex)
-    offsets = np.median((end - start)[:, None].view(np.float64), axis=0).view(complex)
+    shifts = end - start
+    offsets = np.array([complex(_median(shifts.real), _median(shifts.imag))])
     count = len(start)
     if count >= MIN_SIMILARITY_POINTS:
         first, second = _pairs(count)
@@ -173,16 +177,24 @@ def _similarity(start: np.ndarray, end: np.ndarray, tolerance: float) -> tuple[c
 
 @lru_cache(maxsize=64)
 def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Three pairs per point with points further on in the order, which mostly lie on other parts of the hand."""
+    """Two pairs per point with points further on in the order, which mostly lie on other parts of the hand."""
     first = np.arange(count)
-    steps = (count // 4, count // 3, count // 2)
-    return np.tile(first, 3), np.concatenate([(first + step) % count for step in steps])
+    steps = (count // 3, count // 2)
+    return np.tile(first, 2), np.concatenate([(first + step) % count for step in steps])
+
+
+def _median(values: np.ndarray) -> float:
+    """As numpy.median, which takes several times longer on so few values."""
+    middle = len(values) // 2
+    ordered = np.sort(values)
+    return float(ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
 
 
 def _plausible(turn):
     """Whether motions stay within the limits of scale and rotation per frame."""
-    scale = np.abs(turn)
-    return (scale >= SCALE_LIMITS[0]) & (scale <= SCALE_LIMITS[1]) & (np.abs(np.angle(turn)) <= MAX_TURN_RAD)
+    x, y = turn.real, turn.imag
+    square = x * x + y * y
+    return (square >= SCALE_LIMITS[0] ** 2) & (square <= SCALE_LIMITS[1] ** 2) & (abs(y) <= MAX_SLOPE * x)
 
 
 def _least_squares(start: np.ndarray, end: np.ndarray) -> tuple[complex, complex] | None:

@@ -11,12 +11,13 @@ Conventions
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-WRIST, MIDDLE_MCP = 0, 9
+_HEADING = np.array([0, 5, 9, 13])  # the wrist, and the finger bases that say where the hand points
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Box:
 
     def __post_init__(self) -> None:
         values = (*self.center_px, *self.size_px, self.angle_rad)
-        if not np.all(np.isfinite(values)):
+        if not all(map(math.isfinite, values)):
             raise ValueError(f"box has a value that is not finite: {self.center_px}, {self.size_px}, {self.angle_rad}")
         if min(self.size_px) <= 0:
             raise ValueError(f"box size must be positive, got {self.size_px} px")
@@ -45,8 +46,10 @@ class Box:
 
     def bounds(self) -> tuple[float, float, float, float]:
         """Axis-aligned (x0, y0, x1, y1) in px around the rotated box."""
-        corners = self.corners()
-        return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+        cos, sin = abs(math.cos(self.angle_rad)), abs(math.sin(self.angle_rad))
+        (x, y), (width, height) = self.center_px, self.size_px
+        half_x, half_y = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
+        return x - half_x, y - half_y, x + half_x, y + half_y
 
     def area_inside(self, width: int, height: int) -> float:
         """Share (0..1) of the axis-aligned bounds that lies inside an image of ``width`` x ``height`` px."""
@@ -72,16 +75,27 @@ def apply(a_from_b: np.ndarray, points_b: np.ndarray) -> np.ndarray:
 
 
 def invert(a_from_b: np.ndarray) -> np.ndarray:
-    """Inverse of a 2x3 affine matrix."""
-    linear = np.linalg.inv(a_from_b[:, :2])
-    return np.column_stack([linear, -linear @ a_from_b[:, 2]])
+    """Inverse of a 2x3 affine matrix. Raises numpy.linalg.LinAlgError when it has none."""
+    (a, b, x), (c, d, y) = a_from_b.tolist()
+    determinant = a * d - b * c
+    if determinant == 0 or not math.isfinite(determinant):
+        raise np.linalg.LinAlgError(f"this map has no inverse: {a_from_b.tolist()}")
+    a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
+    return np.array([[a, b, -(a * x + b * y)], [c, d, -(c * x + d * y)]])
 
 
 def crop_from_image(box: Box, crop_wh: tuple[int, int]) -> np.ndarray:
     """2x3 matrix from image pixels to the pixels of a ``crop_wh`` crop that ``box`` fills exactly."""
-    scale = np.array(crop_wh) / np.array(box.size_px)
-    linear = scale[:, None] * rotation(-box.angle_rad)
-    return np.column_stack([linear, np.array(crop_wh) / 2 - linear @ np.array(box.center_px)])
+    cos, sin = math.cos(box.angle_rad), math.sin(box.angle_rad)
+    x, y = box.center_px
+    width, height = crop_wh
+    across, down = width / box.size_px[0], height / box.size_px[1]
+    return np.array(
+        [
+            [across * cos, across * sin, width / 2 - across * (cos * x + sin * y)],
+            [-down * sin, down * cos, height / 2 - down * (cos * y - sin * x)],
+        ]
+    )
 
 
 def warp(image: np.ndarray, out_from_image: np.ndarray, out_wh: tuple[int, int], border_value: int | None = 0):
@@ -90,7 +104,8 @@ def warp(image: np.ndarray, out_from_image: np.ndarray, out_wh: tuple[int, int],
     Outside the image: ``border_value``, or the nearest edge pixel when it is None. When the map shrinks by more than
     two, the image region is area-averaged first, so that small crops of large hands do not alias.
     """
-    scale = np.sqrt(abs(np.linalg.det(out_from_image[:, :2])))
+    (a, b, _), (c, d, _) = out_from_image.tolist()
+    scale = math.sqrt(abs(a * d - b * c))
     shrink = int(1.0 / scale) if scale > 0 else 1
     if shrink >= 2:
         image, out_from_image = _shrunk_region(image, out_from_image, out_wh, shrink)
@@ -106,16 +121,30 @@ def _shrunk_region(image, out_from_image, out_wh, shrink):
     """The part of ``image`` that the warp reads, area-averaged by ``shrink``, and the matrix that reads it."""
     corners = np.array([(0, 0), (out_wh[0], 0), out_wh, (0, out_wh[1])], dtype=np.float64)
     needed = apply(invert(out_from_image), corners)
-    height, width = image.shape[:2]
-    limit = np.array([width, height])
-    low = np.clip(np.floor(needed.min(axis=0)).astype(int) - shrink, 0, np.maximum(limit - 1, 0))
-    high = np.clip(np.ceil(needed.max(axis=0)).astype(int) + shrink, low + 1, limit)
-    cells = np.maximum((high - low) // shrink, 1)
-    region = image[low[1] : high[1], low[0] : high[0]]
-    small = cv2.resize(region, tuple(cells.tolist()), interpolation=cv2.INTER_AREA)
-    image_from_small = np.column_stack([np.diag((high - low) / cells), low])
-    linear = out_from_image[:, :2] @ image_from_small[:, :2]
-    return small, np.column_stack([linear, apply(out_from_image, image_from_small[:, 2])])
+    columns = _cells(needed[:, 0].min(), needed[:, 0].max(), shrink, image.shape[1])
+    rows = _cells(needed[:, 1].min(), needed[:, 1].max(), shrink, image.shape[0])
+    region = image[rows[0] : rows[1], columns[0] : columns[1]]
+    small = cv2.resize(region, (columns[2], rows[2]), interpolation=cv2.INTER_AREA)
+    scale = np.array([(columns[1] - columns[0]) / columns[2], (rows[1] - rows[0]) / rows[2]])
+    low = np.array([columns[0], rows[0]], np.float64)
+    return small, np.column_stack([out_from_image[:, :2] * scale, apply(out_from_image, low)])
+
+
+def _cells(low: float, high: float, shrink: int, limit: int) -> tuple[int, int, int]:
+    """(first, end, cells): pixels that cover ``low`` to ``high`` with a margin, in whole cells where the image allows.
+
+    OpenCV averages whole cells several times faster than fractions of pixels.
+    """
+    first = min(max(math.floor(low) - shrink, 0), limit - 1)
+    end = min(max(math.ceil(high) + shrink, first + 1), limit)
+    cells = max(-(-(end - first) // shrink), 1)
+    if first + cells * shrink <= limit:
+        end = first + cells * shrink
+    elif limit - cells * shrink >= 0:
+        first, end = limit - cells * shrink, limit
+    else:
+        cells = max((end - first) // shrink, 1)
+    return first, end, cells
 
 
 def hand_angle(points_px: np.ndarray) -> float:
@@ -123,20 +152,20 @@ def hand_angle(points_px: np.ndarray) -> float:
 
     ``points_px`` (21, 2). A palm seen end-on, where the two coincide, has no direction in the image: 0.
     """
-    forward = points_px[[5, MIDDLE_MCP, 13]].mean(axis=0) - points_px[WRIST]
-    if np.hypot(*forward) < 1e-6:
-        return 0.0
-    return float(np.arctan2(forward[0], -forward[1]))
+    (x0, y0), *bases = points_px[_HEADING].tolist()
+    x, y = sum(p[0] for p in bases) / 3 - x0, sum(p[1] for p in bases) / 3 - y0
+    return math.atan2(x, -y) if math.hypot(x, y) >= 1e-6 else 0.0
 
 
 def box_around(points_px: np.ndarray, angle_rad: float | None = None) -> Box:
     """Square box, tight around points (N, 2), turned to ``angle_rad`` (default: the hand's own angle)."""
     angle = hand_angle(points_px) if angle_rad is None else angle_rad
-    local = points_px @ rotation(angle)  # rows times R = R^T p: image -> box frame
-    low, high = local.min(axis=0), local.max(axis=0)
-    side = float(max((high - low).max(), 1.0))
-    center = rotation(angle) @ ((low + high) / 2)
-    return Box((float(center[0]), float(center[1])), (side, side), float(wrap_angle(angle)))
+    cos, sin = math.cos(angle), math.sin(angle)
+    local = points_px @ np.array([[cos, -sin], [sin, cos]])  # rows times R = R^T p: image -> box frame
+    (left, top), (right, bottom) = local.min(axis=0).tolist(), local.max(axis=0).tolist()
+    side = max(right - left, bottom - top, 1.0)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return Box((cos * x - sin * y, sin * x + cos * y), (side, side), float(wrap_angle(angle)))
 
 
 def iou(a: Box, b: Box) -> float:
