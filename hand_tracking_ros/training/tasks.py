@@ -47,11 +47,11 @@ class KeyNetTask:
         train = [image for image in hagrid if not held_out(image.name, HELD_OUT_PERCENT)]
         frames = _load(data, labels, SUBHIH, boxes=True) + _load(data, labels, ASL, boxes=True)
         groups = [
-            ("tight", 0.34, [image for image in train if _is_hard(image.name)]),
-            ("tight", 0.12, [image for image in train if not _is_hard(image.name)]),
-            ("frame", 0.1, [f for f in frames if any(h.has_keypoints for h in f.hands)]),
-            ("cutout", 0.17, _load(data, labels, CUTOUTS)),
-            ("synthetic", 0.27, [image for path in synthetic for image in load_synthetic_crops(path)]),
+            ("tight", 0.28, [image for image in train if _is_hard(image.name)]),
+            ("tight", 0.1, [image for image in train if not _is_hard(image.name)]),
+            ("frame", 0.08, [f for f in frames if any(h.has_keypoints for h in f.hands)]),
+            ("cutout", 0.14, _load(data, labels, CUTOUTS)),
+            ("synthetic", 0.4, [image for path in synthetic for image in load_synthetic_crops(path)]),
         ]
         print([(kind, len(images)) for kind, _, images in groups], flush=True)
         rendered = [image for path in negatives for image in load_synthetic_frames(path)]

@@ -61,22 +61,23 @@ class Generator:
         side = Side(int(rng.integers(1, 3)))
         distance = np.exp(rng.uniform(np.log(0.2), np.log(1.1)))
         position = distance * np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.45, 0.45), 1.0])
-        hand = self.scenes.hand(person, side, rng, position)
+        holds = rng.random() < 0.25
+        hand = self.scenes.hand(person, side, rng, position, holds=holds)
         if hand.keypoints_m()[:, 2].min() < 0.09:
             return None
         hands, solids = [hand], self._company(hand, person, rng)
+        if holds:
+            solids.append(scene.held_object(hand, rng))
         if rng.random() < 0.18:
             hands.append(self._neighbour(hand, person, rng))
         image, labels = self._shoot(crop_camera(hand, rng), (CROP_PX, CROP_PX), hands, solids, rng)
         return (image, labels[0]) if labels[0].visible.sum() >= 8 else None
 
     def _company(self, hand: SceneHand, person: scene.Person, rng: np.random.Generator) -> list[Solid]:
-        """What else is near a hand: a held object, the person's face behind it, things in the way."""
+        """What else is near a hand: the person's face behind it, things in the way."""
         points = hand.keypoints_m()
         center, solids = points.mean(axis=0), []
-        if rng.random() < 0.13:
-            solids.append(scene.held_object(hand, rng))
-        if rng.random() < 0.2:
+        if rng.random() < 0.25:
             behind = center * (1 + (rng.uniform(0.14, 0.5) / center[2])) + rng.normal(0, 0.09, 3) * [1, 1, 0]
             solids += scene.face_and_body(behind, person, rng)
         for _ in range(rng.poisson(0.35)):
@@ -111,15 +112,16 @@ class Generator:
         for _ in range(count):
             if len(hands) >= 2 or rng.random() < 0.2:
                 person = self.scenes.person(rng)
-            hand = self._place(camera, person, hands, rng)
+            holds = bool(rng.random() < 0.2)
+            hand = self._place(camera, person, hands, holds, rng)
             if hand is not None:
                 hands.append(hand)
-                if rng.random() < 0.1:
+                if holds:
                     solids.append(scene.held_object(hand, rng))
         solids += self._bystanders(camera, hands, person, rng)
         return self._shoot(camera, FRAME_WH, hands, solids, rng)
 
-    def _place(self, camera: Camera, person: scene.Person, hands: list[SceneHand], rng: np.random.Generator):
+    def _place(self, camera: Camera, person: scene.Person, hands: list[SceneHand], holds: bool, rng):
         """A hand of 20 to 200 px somewhere in the frame, not on top of another; None when there is no room."""
         boxes = [pixel_box(camera, hand.keypoints_m()) for hand in hands]
         for _ in range(12):
@@ -133,7 +135,7 @@ class Generator:
             side = Side(int(rng.integers(1, 3)))
             if sides == {side} and rng.random() < 0.7:
                 side = Side.LEFT if side == Side.RIGHT else Side.RIGHT
-            hand = self.scenes.hand(person, side, rng, depth * ray)
+            hand = self.scenes.hand(person, side, rng, depth * ray, holds=holds)
             points = hand.keypoints_m()
             if points[:, 2].min() < 0.07:
                 continue

@@ -53,6 +53,7 @@ SPREAD = np.array([8, 1, -6, -13], np.float32)
 CURL_START, CURL_RANGE = np.array([-8, 2, 2], np.float32), np.array([94, 98, 44], np.float32)
 FINGER_RADIUS_M = np.array([0.0088, 0.0078, 0.0068], np.float32)
 MIXTURE = {"gesture": 0.34, "fist": 0.16, "free": 0.32, "pinch": 0.18}
+GRASPS = ("cup", "grasp", "grip", "claw", "relaxed", "hook")
 MEAN_UNIT_M = 0.099  # metres per model unit for a hand of 18 cm
 
 
@@ -204,7 +205,19 @@ def pose_library(count: int, model: HandModel, rng: np.random.Generator) -> np.n
             batch = makers[kind](min(512, 2 * wanted + 8))
             found.append(batch[is_plausible(batch, model)])
         parts.append(np.concatenate(found)[:wanted])
-    poses = np.concatenate(parts)[rng.permutation(sum(map(len, parts)))[:count]]
+    return with_random_wrists(np.concatenate(parts)[rng.permutation(sum(map(len, parts)))[:count]], rng)
+
+
+def grasp_library(count: int, model: HandModel, rng: np.random.Generator) -> np.ndarray:
+    """(N, POSE_SIZE) plausible poses of hands around things."""
+    poses = np.empty((0, POSE_SIZE), np.float32)
+    while len(poses) < count:
+        batch = gesture_poses(2 * count + 8, rng, GRASPS)
+        poses = np.concatenate([poses, batch[is_plausible(batch, model)]])
+    return with_random_wrists(poses[:count], rng)
+
+
+def with_random_wrists(poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     poses[:, WRIST_FLEXION] = rng.normal(-5, 25, len(poses))
     poses[:, WRIST_DEVIATION] = rng.normal(-3, 10, len(poses))
     return clip_pose(poses)

@@ -8,7 +8,7 @@ import numpy as np
 
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.training.synthetic.model import HandModel, turn, unit
-from hand_tracking_ros.training.synthetic.poses import clip_pose, pose_library
+from hand_tracking_ros.training.synthetic.poses import clip_pose, grasp_library, pose_library
 from hand_tracking_ros.training.synthetic.render import AWAY, Lights, Look, SceneHand, Solid
 
 SKIN_TONES = np.array(
@@ -32,6 +32,7 @@ class SceneSampler:
     def __init__(self, model: HandModel, seed: int, poses: int = 4000):
         self.model = model
         self.poses = pose_library(poses, model, np.random.default_rng([seed, 104729]))
+        self.grasps = grasp_library(poses // 4, model, np.random.default_rng([seed, 104723]))
 
     def person(self, rng: np.random.Generator) -> Person:
         """A random adult or (rarely) child, with skin, sleeves and jewellery."""
@@ -40,10 +41,11 @@ class SceneSampler:
         return Person(int(rng.integers(self.model.num_shapes)), float(np.clip(palm_m, 0.055, 0.108)), random_look(rng))
 
     def hand(
-        self, person: Person, side: Side, rng: np.random.Generator, position: np.ndarray, rotation=None
+        self, person: Person, side: Side, rng: np.random.Generator, position: np.ndarray, rotation=None, holds=False
     ) -> SceneHand:
-        """A hand with a random pose whose keypoints are centred on ``position`` (3,)."""
-        pose = self.poses[rng.integers(len(self.poses))] + rng.normal(0, 1.5, self.poses.shape[1])
+        """A hand with a random pose, one to hold something where ``holds``; keypoints centred on ``position`` (3,)."""
+        library = self.grasps if holds else self.poses
+        pose = library[rng.integers(len(library))] + rng.normal(0, 1.5, library.shape[1])
         elbow = turn(unit(rng.normal(size=(1, 3))), np.array([rng.uniform(0, 100)]))[0]
         posed = self.model.posed(person.shape, clip_pose(pose), side, person.palm_m, elbow)
         rotation = random_rotation(rng) if rotation is None else rotation
@@ -54,13 +56,20 @@ class SceneSampler:
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
-    """(3, 3) camera from hand frame: mostly upright, palm or back towards the camera; every direction occurs."""
-    if rng.random() < 0.15:
+    """(3, 3) camera from hand frame: mostly upright, palm or back towards the camera; every direction occurs.
+
+    Half of them look along the fingers: a fist or finger held towards the camera, or the wearer's own hands from behind.
+    Photo collections hardly hold such views (2 of 1000 hands of HaGRID), so they have to come from here.
+    """
+    kind = rng.choice(["facing", "towards", "away", "any"], p=[0.38, 0.32, 0.14, 0.16])
+    if kind == "any":
         return random_direction_rotation(rng)
-    roll = rng.uniform(-60, 60) if rng.random() < 0.65 else rng.uniform(-180, 180)
-    pitch = rng.normal(-5, 30)
-    yaw = rng.choice([0.0, 180.0, rng.uniform(-180, 180)], p=[0.37, 0.33, 0.30]) + rng.normal(0, 28)
-    return rotation_of(roll, pitch, yaw)
+    if kind == "facing":
+        roll = rng.uniform(-60, 60) if rng.random() < 0.65 else rng.uniform(-180, 180)
+        yaw = rng.choice([0.0, 180.0, rng.uniform(-180, 180)], p=[0.37, 0.33, 0.30]) + rng.normal(0, 28)
+        return rotation_of(roll, rng.normal(-5, 30), yaw)
+    pitch = rng.uniform(35, 110) if kind == "towards" else rng.uniform(-110, -35)
+    return rotation_of(rng.uniform(-180, 180), pitch, rng.uniform(-180, 180))
 
 
 def rotation_of(roll: float, pitch: float, yaw: float) -> np.ndarray:
@@ -155,24 +164,38 @@ def face_and_body(position: np.ndarray, person: Person, rng: np.random.Generator
 
 
 def held_object(hand: SceneHand, rng: np.random.Generator) -> Solid:
-    """Something in or before the hand: a bottle, a box, a ball, a pen."""
-    size = [
-        (rng.uniform(0.02, 0.04),) * 3,
-        (*[rng.uniform(0.02, 0.038)] * 2, 0.0),
-        (0.004, rng.uniform(0.06, 0.09), 0.004),
-        (rng.uniform(0.01, 0.05), rng.uniform(0.01, 0.07), rng.uniform(0.004, 0.03)),
-    ]
-    kind = int(rng.integers(4))
-    shape = ("sphere", "cylinder", "cylinder", "box")[kind]
-    if kind == 1:
-        size[1] = (size[1][0], rng.uniform(0.04, 0.12), size[1][0])
-    depth = 0.012 + min(size[kind]) + rng.uniform(0, 0.02)
-    across = turn(Z[None], np.array([rng.normal(90, 30)]))[0]
-    place = np.array([0.0, -0.85 * hand.posed.unit_m, -depth]) + rng.normal(0, 0.012, 3)
+    """Something in the hand, as deep between palm and fingers as it fits: a cup, a bottle, a box, a ball, a pen."""
+    shape = str(rng.choice(["cylinder", "box", "sphere"], p=[0.6, 0.2, 0.2]))
+    radius = 0.004 if rng.random() < 0.15 else float(rng.uniform(0.015, 0.045))
+    points = hand.posed.keypoints.astype(float)
+    along = turn(unit(rng.normal(size=(1, 3))), np.array([rng.normal(0, 18)]))[0] @ unit(points[5] - points[17])
+    length = radius if shape == "sphere" else float(rng.uniform(0.04, 0.12))
+    across = np.stack([np.cross(along, Z), along, Z], axis=1)
+    across[:, 0] = unit(across[:, 0])
+    across[:, 2] = np.cross(across[:, 0], across[:, 1])  # columns: the object's axes in the hand frame
+    place = grasp_center(points, across, radius, shape == "sphere") + along * rng.normal(0, 0.02)
+    size = (radius, length, radius * (rng.uniform(0.4, 1.0) if shape == "box" else 1.0))
     return Solid(
-        shape, hand.rotation @ across, hand.rotation @ place + hand.translation, size[kind], random_color(rng),
+        shape, hand.rotation @ across, hand.rotation @ place + hand.translation, size, random_color(rng),
         random_color(rng), str(rng.choice(["plain", "stripes"])), rng.uniform(0, 0.4), float(rng.uniform(0, 50)),
     )  # fmt: skip
+
+
+def grasp_center(points: np.ndarray, axes: np.ndarray, radius_m: float, is_ball: bool) -> np.ndarray:
+    """Where an object of that radius sits (3,): before the palm, free of all bones, as near to the palm as that allows.
+
+    points (21, 3): keypoints in the hand frame; axes (3, 3): the object's axes as columns, the second its length.
+    """
+    bones = np.concatenate([points, *[(points[1:] + points[:-1]) / 2]])
+    palm = points[[0, 5, 17]].mean(axis=0)
+    out, up = np.meshgrid(np.linspace(0.01, 0.1, 19), np.linspace(-0.06, 0.03, 13), indexing="ij")
+    tries = palm - out.reshape(-1, 1) * Z + up.reshape(-1, 1) * Y
+    gap = bones - tries[:, None]
+    if not is_ball:
+        gap = gap - (gap @ axes[:, 1])[..., None] * axes[:, 1]
+    clearance = np.linalg.norm(gap, axis=-1).min(axis=1) - radius_m - 0.01
+    cost = np.linalg.norm(tries - palm, axis=-1) + 10 * np.maximum(0, -clearance)
+    return tries[cost.argmin()]
 
 
 def stray_object(position: np.ndarray, person: Person, rng: np.random.Generator) -> Solid:
