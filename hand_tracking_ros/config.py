@@ -59,7 +59,12 @@ class InferenceConfig(Config):
     backend: str = param(
         "auto", "Inference backend; auto takes the best one installed", choices=BACKENDS, read_only=True
     )
-    precision: str = param("fp32", "Numeric precision (fp16: TensorRT only)", choices=("fp32", "fp16"), read_only=True)
+    precision: str = param(
+        "auto",
+        "Numeric precision; auto: int8 on a CPU where the model comes in int8, else fp32. fp16: TensorRT only",
+        choices=("auto", "fp32", "fp16", "int8"),
+        read_only=True,
+    )
     threads: int = param(1, "CPU threads per network", low=1, high=64, read_only=True)
 
 

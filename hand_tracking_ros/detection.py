@@ -17,8 +17,8 @@ class HandDetector:
 
     def __init__(self, config: DetectorConfig = DetectorConfig(), inference: InferenceConfig = InferenceConfig()):
         self.config = config
-        self.manifest = load_task_manifest(config.model, "detect")
-        self.backend = create_backend(self.manifest, inference, max_batch=1)
+        self.backend = create_backend(load_task_manifest(config.model, "detect"), inference, max_batch=1)
+        self.manifest = self.backend.manifest
         _, _, self._height, self._width = self.manifest.inputs["image"].shape
 
     def detect(self, mono: np.ndarray) -> list[HandBox]:

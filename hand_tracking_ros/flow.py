@@ -1,8 +1,8 @@
 """Carrying a hand's box from one frame to the next with pyramidal Lucas-Kanade optical flow.
 
-Points on the hand (keypoints and midpoints of bones) are tracked forward and back; those that do not return to their start
-are dropped (Kalal et al., "Forward-backward error", ICPR 2010). The rest vote for one similarity motion, which moves
-the box. Pixels are corner-origin (geometry.py); OpenCV's flow counts pixel centres, ``_track`` converts.
+Points on the hand (keypoints and midpoints of bones) are tracked forward and back; those that do not return to their
+start are dropped (Kalal et al., "Forward-backward error", ICPR 2010). The rest vote for one similarity motion, which
+moves the box. Pixels are corner-origin (geometry.py); OpenCV's flow counts pixel centres, ``_track`` converts.
 """
 
 from __future__ import annotations

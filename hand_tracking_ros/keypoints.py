@@ -25,9 +25,10 @@ class KeypointEstimator:
         max_hands: int = 2,
     ):
         self.config = config
-        self.manifest = load_task_manifest(config.model, "keypoints")
-        self._max_batch = min(max_hands, self.manifest.max_batch)
-        self.backend = create_backend(self.manifest, inference, max_batch=self._max_batch)
+        manifest = load_task_manifest(config.model, "keypoints")
+        self._max_batch = min(max_hands, manifest.max_batch)
+        self.backend = create_backend(manifest, inference, max_batch=self._max_batch)
+        self.manifest = self.backend.manifest
         self._size = int(self.manifest.inputs["crop"].shape[2])
 
     def estimate(self, mono: np.ndarray, boxes: Sequence[HandBox]) -> list[HandKeypoints]:

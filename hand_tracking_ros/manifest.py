@@ -58,6 +58,11 @@ class ModelManifest:
     accuracy: Mapping[str, Any]
     path: Path
 
+    def quantised(self) -> ModelManifest | None:
+        """The int8 version of this model, ``<name>_int8.yaml`` beside it; None when there is none."""
+        path = self.path.with_name(f"{self.path.stem}_int8.yaml")
+        return load_manifest(path) if path.is_file() else None
+
     def verify(self) -> None:
         """Raise ModelError unless the model file exists and has the sha256 that the manifest states."""
         if not self.file.is_file():

@@ -246,3 +246,43 @@ def test_optional_runtimes_are_not_imported_for_onnxruntime(keynet):
     command = [sys.executable, "-c", program, str(keynet.path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory):
+    """KeyNet with an int8 version beside it; its own file here is the same network, so that it loads anywhere."""
+    folder = tmp_path_factory.mktemp("versions")
+    manifest = keynet_manifest(folder)
+    text = manifest.path.read_text().replace("name: keynet", "name: keynet_int8")
+    (folder / "keynet_int8.yaml").write_text(text.replace("precision: fp32", "precision: int8"))
+    return manifest
+
+
+@pytest.mark.parametrize("name", CPU_BACKENDS)
+@pytest.mark.parametrize(("precision", "runs"), [("auto", "int8"), ("int8", "int8"), ("fp32", "fp32")])
+def test_a_cpu_runs_the_int8_version_unless_told_otherwise(versions, name, precision, runs):
+    backend = create_backend(versions, InferenceConfig(backend=name, precision=precision))
+    assert backend.precision == runs
+    assert backend.manifest.name == ("keynet_int8" if runs == "int8" else "keynet")
+
+
+def test_int8_that_is_not_there_is_an_error_only_when_asked_for(keynet):
+    assert create_backend(keynet, InferenceConfig(backend="onnxruntime", precision="auto")).precision == "fp32"
+    with pytest.raises(BackendError, match="'keynet' has no int8 version: set inference.precision"):
+        create_backend(keynet, InferenceConfig(backend="onnxruntime", precision="int8"))
+
+
+def test_a_damaged_int8_version_is_an_error_not_a_fallback(tmp_path):
+    manifest = keynet_manifest(tmp_path)
+    text = manifest.path.read_text().replace("precision: fp32", "precision: int8")
+    (tmp_path / "keynet_int8.yaml").write_text(text.replace(manifest.sha256, "0" * 64))
+    with pytest.raises(ModelError, match="damaged"):
+        create_backend(manifest, InferenceConfig())
+
+
+def test_auto_with_int8_passes_over_tensorrt():
+    choice = choose_backend(InferenceConfig(precision="int8"))
+    assert "tensorrt" not in choice.names
+    if backend_status("tensorrt").usable:
+        with pytest.raises(BackendError, match="int8 runs on a CPU only"):
+            choose_backend(InferenceConfig(backend="tensorrt", precision="int8"))

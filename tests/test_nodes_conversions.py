@@ -68,6 +68,22 @@ def test_hands_survive_and_unknown_values_stay_nan(metric):
     same(hand, conversions.hands_from_message(message)[0])
 
 
+def test_a_message_in_old_parts_equals_a_new_one():
+    def hand(number: int) -> Hand:
+        values = random(21, 2), random(21) / 700, random(21, 2)
+        facts = {"points_3d": random(21, 3), "velocities_3d": random(21, 3)} if number % 2 else {}
+        return Hand(number, Side.LEFT, 0.9, 0.8, Source.PREDICTED, BOX, *values, scale=Scale(number % 2), **facts)
+
+    old: list = []
+    for count in (2, 1, 3, 0, 2):
+        hands = [hand(number) for number in range(count)]
+        message = conversions.hands_to_message(hands, HEADER, 640, 480, old)
+        old = message.hands
+        assert len(message.hands) == count
+        for wanted, got in zip(hands, conversions.hands_from_message(message)):
+            same(wanted, got)
+
+
 def test_stamps_are_exact_as_nanoseconds_and_close_as_seconds():
     assert conversions.stamp_ns(HEADER.stamp) == 1_700_000_000_123_456_789
     assert conversions.time_from_ns(1_700_000_000_123_456_789) == HEADER.stamp

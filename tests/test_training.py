@@ -215,6 +215,32 @@ def test_the_exported_model_runs_and_equals_torch(task, network, runtime, shape,
         np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_the_int8_version_stays_close_and_decoding_stays_exact(backend, tmp_path):
+    from hand_tracking_ros.backends import backend_status, create_backend
+    from hand_tracking_ros.config import InferenceConfig
+    from hand_tracking_ros.manifest import load_manifest
+    from hand_tracking_ros.training.quantise import quantise
+
+    if not backend_status(backend).usable:
+        pytest.skip(f"{backend} cannot run here: {backend_status(backend).detail}")
+    torch.manual_seed(1)
+    export("keynet", KeyNet().eval(), tmp_path, "keynet", CARD)
+    original = load_manifest(tmp_path / "keynet.yaml")
+    rng = np.random.default_rng(0)
+    crops = np.stack([cv2.GaussianBlur(rng.integers(0, 256, (96, 96)).astype(np.uint8), (0, 0), 3) for _ in range(8)])
+    int8 = quantise(original, [{"crop": crop[None, None]} for crop in crops])
+    assert (int8.name, int8.precision, int8.outputs) == ("keynet_int8", "int8", original.outputs)
+    assert int8.file.stat().st_size < 0.4 * original.file.stat().st_size
+    outputs = [
+        create_backend(original, InferenceConfig(backend=backend, precision=precision)).run({"crop": crops[:2, None]})
+        for precision in ("fp32", "int8")
+    ]
+    assert np.abs(outputs[0]["keypoints"] - outputs[1]["keypoints"]).max() < 1.0  # crop px
+    assert np.abs(outputs[0]["presence"] - outputs[1]["presence"]).max() < 0.05
+    assert np.abs(outputs[0]["keypoints"] - outputs[1]["keypoints"]).max() > 0  # it really is another network
+
+
 def test_held_out_files_are_the_same_everywhere_and_about_as_many_as_asked():
     names = [f"gesture/{i:08x}-aaaa-bbbb-cccc-{i:012x}.jpg" for i in range(5000)]
     part = [held_out(name, 6.0) for name in names]

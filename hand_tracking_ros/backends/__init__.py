@@ -25,9 +25,10 @@ PREFERENCE = ("tensorrt", "openvino", "onnxruntime")
 
 
 class Backend(Protocol):
-    """A loaded model. Tensors are named; ``inputs`` and ``outputs`` are the manifest's specs."""
+    """A loaded model. Tensors are named; ``inputs`` and ``outputs`` are the specs of ``manifest``."""
 
     name: str
+    manifest: ModelManifest
     precision: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
@@ -79,13 +80,18 @@ def choose_backend(inference: InferenceConfig) -> Choice:
             )
         if inference.precision == "fp16" and status.name != "tensorrt":
             raise BackendError(
-                f"precision fp16 needs backend tensorrt; {status.name} runs fp32: set inference.precision to fp32"
+                f"precision fp16 needs backend tensorrt; {status.name} runs int8 and fp32: "
+                "set inference.precision to auto"
             )
+        if inference.precision == "int8" and status.name == "tensorrt":
+            raise BackendError("precision int8 runs on a CPU only: set inference.precision to fp16, fp32 or auto")
         return Choice((status.name,), "asked for")
     usable, passed_over = [], []
     for status in available_backends():
         if status.name == "openvino" and platform.machine() not in ("x86_64", "AMD64"):
             passed_over.append("openvino: preferred on x86-64 only, where it was measured")
+        elif status.name == "tensorrt" and inference.precision == "int8":
+            passed_over.append("tensorrt: precision int8 runs on a CPU only")
         elif status.usable:
             usable.append(status.name)
         else:
@@ -96,29 +102,41 @@ def choose_backend(inference: InferenceConfig) -> Choice:
 
 
 def create_backend(manifest: ModelManifest, inference: InferenceConfig, max_batch: int | None = None) -> Backend:
-    """Load a model: verify its sha256, pick the backend, check the model's tensors against the manifest.
+    """Load a model: pick the backend and the precision, verify the sha256, check the tensors against the manifest.
 
     ``max_batch``: largest free dimension that ``run`` will get, default and upper limit ``manifest.max_batch``.
     With backend 'auto' a backend that fails to load is passed over with a warning. Raises ModelError when the file does
     not fit its manifest, BackendError when the backend cannot run.
     """
-    manifest.verify()
     max_batch = manifest.max_batch if max_batch is None else max_batch
     if not 1 <= max_batch <= manifest.max_batch:
         raise BackendError(f"model '{manifest.name}' takes batches of 1 to {manifest.max_batch}, asked for {max_batch}")
     choice = choose_backend(inference)
-    for name in choice.names[:-1]:
+    versions = [_version_for(name, manifest, inference.precision) for name in choice.names]
+    for version in versions:
+        version.verify()
+    for name, version in zip(choice.names[:-1], versions):
         try:
-            return _create(name, manifest, inference, max_batch, choice.reason)
+            return _create(name, version, inference, max_batch, choice.reason)
         except Exception as error:  # auto must survive whatever an optional runtime raises
-            logger.warning("backend %s cannot run %s, trying the next: %s", name, manifest.name, error)
-    return _create(choice.names[-1], manifest, inference, max_batch, choice.reason)
+            logger.warning("backend %s cannot run %s, trying the next: %s", name, version.name, error)
+    return _create(choice.names[-1], versions[-1], inference, max_batch, choice.reason)
+
+
+def _version_for(backend: str, manifest: ModelManifest, precision: str) -> ModelManifest:
+    """The model itself, or its int8 version where that is wanted. BackendError when it is wanted and missing."""
+    if manifest.precision == "int8" or backend == "tensorrt" or precision not in ("auto", "int8"):
+        return manifest
+    quantised = manifest.quantised()
+    if quantised is None and precision == "int8":
+        raise BackendError(f"model '{manifest.name}' has no int8 version: set inference.precision to fp32 or auto")
+    return quantised or manifest
 
 
 def _create(name: str, manifest: ModelManifest, inference: InferenceConfig, max_batch: int, reason: str) -> Backend:
     backend = _module(name).create(manifest, inference, max_batch)
-    if backend.precision != inference.precision:
-        logger.warning("precision %s needs TensorRT; %s runs %s", inference.precision, name, backend.precision)
+    if inference.precision == "fp16" != backend.precision:
+        logger.warning("precision fp16 needs TensorRT; %s runs %s", name, backend.precision)
     version = backend_status(name).version
     logger.info("model %s runs on %s %s, %s (%s)", manifest.name, name, version, backend.precision, reason)
     return backend

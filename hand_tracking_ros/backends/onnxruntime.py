@@ -40,10 +40,9 @@ def create(manifest: ModelManifest, inference: InferenceConfig, max_batch: int) 
 
 
 class OnnxRuntimeBackend:
-    """An ONNX Runtime session on the CPU execution provider, fp32."""
+    """An ONNX Runtime session on the CPU execution provider, in the precision of the model file."""
 
     name = NAME
-    precision = "fp32"
 
     def __init__(self, manifest: ModelManifest, threads: int = 1, max_batch: int = 1) -> None:
         import onnxruntime
@@ -57,6 +56,7 @@ class OnnxRuntimeBackend:
                 f"model '{manifest.name}': ONNX Runtime cannot load {manifest.file}: {error}; {REPAIR}"
             ) from error
         check_specs(manifest, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
+        self.manifest, self.precision = manifest, manifest.precision
         self.inputs, self.outputs = manifest.inputs, manifest.outputs
         self._max_batch = max_batch
         self._names = list(manifest.outputs)

@@ -85,20 +85,19 @@ def create(manifest: ModelManifest, inference: InferenceConfig, max_batch: int) 
     """Load the cached engine of the model, or build and cache it; see ``create_backend``."""
     trt = import_tensorrt()
     gpu = cuda.first_gpu()
-    path = engine_cache_path(
-        manifest, _runtime_name(trt), f"{gpu.name} {gpu.architecture}", inference.precision, max_batch
-    )
+    precision = "fp16" if inference.precision == "fp16" else "fp32"
+    path = engine_cache_path(manifest, _runtime_name(trt), f"{gpu.name} {gpu.architecture}", precision, max_batch)
     stored = load_engine(path)
     if stored is not None:
         try:
-            return TensorRtBackend(manifest, stored, inference.precision, max_batch)
+            return TensorRtBackend(manifest, stored, precision, max_batch)
         except (BackendError, ModelError) as error:
             logger.warning("the cached engine %s does not load: %s; building it again", path, error)
     logger.info("building the TensorRT engine of %s for %s; this happens once", manifest.name, gpu.name)
     architecture = gpu.architecture if _is_rtx(trt) else None
-    engine = build_engine(manifest, inference.precision, max_batch, architecture)
+    engine = build_engine(manifest, precision, max_batch, architecture)
     store_engine(path, engine)
-    return TensorRtBackend(manifest, engine, inference.precision, max_batch)
+    return TensorRtBackend(manifest, engine, precision, max_batch)
 
 
 def build_engine(
@@ -212,7 +211,7 @@ class TensorRtBackend:
 
     def __init__(self, manifest: ModelManifest, engine: bytes, precision: str = "fp32", max_batch: int = 1) -> None:
         trt = import_tensorrt()
-        self.precision = precision
+        self.manifest, self.precision = manifest, precision
         self.inputs, self.outputs = manifest.inputs, manifest.outputs
         self._max_batch = max_batch
         self._log = _make_log(trt)

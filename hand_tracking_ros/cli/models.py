@@ -74,7 +74,7 @@ def load_and_close(manifest: ModelManifest) -> None:
     """Raise ModelError unless the file is the one the manifest describes and loads in ONNX Runtime."""
     from hand_tracking_ros.backends import create_backend
 
-    create_backend(manifest, InferenceConfig(backend="onnxruntime")).close()
+    create_backend(manifest, InferenceConfig(backend="onnxruntime", precision="fp32")).close()
 
 
 def _list_table(results: list[dict[str, Any]]) -> str:

@@ -6,6 +6,7 @@ transition failures, and errors in a callback into one skipped frame, logged and
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 import traceback
@@ -264,6 +265,8 @@ def run(node_type: Callable[[], HandNode], args: list[str] | None = None) -> int
             return 1
         if not node.autostart:
             node.get_logger().info("waiting for a lifecycle manager; '-p autostart:=true' starts the node on its own")
+        gc.collect()
+        gc.freeze()  # what is loaded stays: a full collection over it would hold up a frame for tens of milliseconds
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()

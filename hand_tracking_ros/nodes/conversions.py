@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Vector3
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -165,27 +164,40 @@ def keypoints_from_message(message: msg.HandKeypointsArray) -> list[HandKeypoint
     ]
 
 
-def hands_to_message(hands: Sequence[Hand], header: Header, width: int, height: int) -> msg.HandArray:
-    """HandArray of one image of ``width`` x ``height`` px."""
+def hands_to_message(
+    hands: Sequence[Hand], header: Header, width: int, height: int, old: Sequence[msg.Hand] = ()
+) -> msg.HandArray:
+    """HandArray of one image of ``width`` x ``height`` px.
+
+    ``old``: hands of an earlier message that nobody needs any more; they are filled anew, which is several times faster
+    than making a hundred points per hand.
+    """
     message = msg.HandArray(header=header, image_width=width, image_height=height)
-    message.hands = [
-        msg.Hand(
-            id=h.id,
-            side=int(h.side),
-            side_score=float(h.side_score),
-            score=float(h.score),
-            source=int(h.source),
-            scale=int(h.scale),
-            box=_box_message(h.box),
-            keypoints_px=_points_2d(h.keypoints_px),
-            velocities_px=_points_2d(h.velocities_px),
-            points_3d=[Point(x=x, y=y, z=z) for x, y, z in h.points_3d.tolist()],
-            velocities_3d=[Vector3(x=x, y=y, z=z) for x, y, z in h.velocities_3d.tolist()],
-            keypoint_scores=np.asarray(h.keypoint_scores, np.float32),
-        )
-        for h in hands
-    ]
+    message.hands = [*old[: len(hands)], *(msg.Hand() for _ in range(len(hands) - len(old)))]
+    for filled, hand in zip(message.hands, hands, strict=True):
+        _fill_hand(filled, hand)
     return message
+
+
+def _fill_hand(message: msg.Hand, hand: Hand) -> None:
+    message.id = hand.id
+    message.side, message.side_score = int(hand.side), float(hand.side_score)
+    message.score = float(hand.score)
+    message.source, message.scale = int(hand.source), int(hand.scale)
+    message.box = _box_message(hand.box)
+    message.keypoint_scores = np.asarray(hand.keypoint_scores, np.float32)
+    for points, values in (
+        (message.keypoints_px, hand.keypoints_px),
+        (message.velocities_px, hand.velocities_px),
+    ):
+        for point, (x, y) in zip(points, values.tolist(), strict=True):
+            point.x, point.y = x, y
+    for points, values in (
+        (message.points_3d, hand.points_3d),
+        (message.velocities_3d, hand.velocities_3d),
+    ):
+        for point, (x, y, z) in zip(points, values.tolist(), strict=True):
+            point.x, point.y, point.z = x, y, z
 
 
 def hands_from_message(message: msg.HandArray) -> list[Hand]:

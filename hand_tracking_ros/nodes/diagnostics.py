@@ -59,7 +59,7 @@ class FrameLoss:
 
     def _count_gap(self, gap: int) -> None:
         self._gaps.append(gap)
-        usual = float(np.percentile(self._gaps, 10))
+        usual = sorted(self._gaps)[len(self._gaps) // 10]
         if len(self._gaps) >= 8 and gap > 1.5 * usual:
             self.lost += round(gap / usual) - 1
 

@@ -31,6 +31,7 @@ class HandPublisher:
         self._hands = node.publish_to(msg.HandArray, "hands", result_qos())
         self._markers = node.publish_to(MarkerArray, "markers", result_qos())
         self._overlay = node.publish_to(Image, "overlay", image_qos())
+        self._published: Sequence[msg.Hand] = ()
         self._shown: set[str] = set()  # namespaces that have markers
 
     @property
@@ -40,7 +41,9 @@ class HandPublisher:
 
     def publish(self, hands: Sequence[Hand], header: Header, width: int, height: int) -> None:
         """The hands of one image of ``width`` x ``height`` px."""
-        self._hands.publish(hands_to_message(hands, header, width, height))
+        message = hands_to_message(hands, header, width, height, self._published)
+        self._published = message.hands  # publishing has serialised it
+        self._hands.publish(message)
         self._node.statistics.facts["hands"] = len(hands)
         if self._markers.get_subscription_count():
             config = self._node.config

@@ -116,7 +116,7 @@ def train(task, args) -> None:
                 "samples": samples,
                 **{k: round(v, 3) for k, v in smooth.items()},
             }
-            report |= task.validate(average.network)
+            report |= task.validate(tasks.torch_run(task.runtime(average.network)))
             rate = samples / spent_s
             left_min = (args.minutes * 60 - spent_s) / 60
             print(json.dumps(report), f"{rate:.0f}/s, {left_min:.0f} min left", flush=True)

@@ -52,7 +52,7 @@ GESTURES = {
 SPREAD = np.array([8, 1, -6, -13], np.float32)
 CURL_START, CURL_RANGE = np.array([-8, 2, 2], np.float32), np.array([94, 98, 44], np.float32)
 FINGER_RADIUS_M = np.array([0.0088, 0.0078, 0.0068], np.float32)
-MIXTURE = {"gesture": 0.34, "fist": 0.16, "free": 0.32, "pinch": 0.18}
+MIXTURE = {"gesture": 0.3, "fist": 0.28, "free": 0.26, "pinch": 0.16}
 GRASPS = ("cup", "grasp", "grip", "claw", "relaxed", "hook")
 MEAN_UNIT_M = 0.099  # metres per model unit for a hand of 18 cm
 
@@ -148,10 +148,15 @@ def pinch_poses(count: int, model: HandModel, rng: np.random.Generator) -> np.nd
 
 
 def fist_poses(count: int, model: HandModel, rng: np.random.Generator) -> np.ndarray:
-    """Closed hands: the thumb over the fingers, at the side, or up."""
+    """Closed hands: the thumb over the fingers, at the side, or up; a third of the others point with the index."""
     curls = (rng.uniform(0.82, 1.05, (count, 1)) + 0.04 * rng.standard_normal((count, 4))).astype(np.float32)
-    poses = with_noise(pose_from(thumbs_between(count, rng), curls, rng.normal(-0.2, 0.3, count)), rng, 0.6)
-    over = rng.random(count) < 0.6
+    kind = rng.random(count)
+    over, up, pointing = kind < 0.4, kind >= 0.65, rng.random(count) < 0.33
+    curls[~over & pointing, 0] *= rng.random((~over & pointing).sum(), dtype=np.float32)
+    thumbs = thumbs_between(count, rng)
+    raised = np.array([THUMBS["up"], THUMBS["out"]], np.float32)
+    thumbs[up] = raised[rng.integers(2, size=up.sum())]
+    poses = with_noise(pose_from(thumbs, curls, rng.normal(-0.2, 0.3, count)), rng, 0.6)
     fingers = rng.choice([1, 2], over.sum())
     poses[over] = fit_thumbs(poses[over], model, rng, fingers, gap_m=-0.014)
     return poses

@@ -58,10 +58,10 @@ class SceneSampler:
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
     """(3, 3) camera from hand frame: mostly upright, palm or back towards the camera; every direction occurs.
 
-    Half of them look along the fingers: a fist or finger held towards the camera, or the wearer's own hands from behind.
-    Photo collections hardly hold such views (2 of 1000 hands of HaGRID), so they have to come from here.
+    Half of them look along the fingers: a fist or finger held towards the camera, or the wearer's own hands from
+    behind. Photo collections hardly hold such views (2 of 1000 hands of HaGRID), so they have to come from here.
     """
-    kind = rng.choice(["facing", "towards", "away", "any"], p=[0.38, 0.32, 0.14, 0.16])
+    kind = rng.choice(["facing", "towards", "away", "any"], p=[0.3, 0.38, 0.14, 0.18])
     if kind == "any":
         return random_direction_rotation(rng)
     if kind == "facing":
