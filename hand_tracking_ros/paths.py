@@ -44,6 +44,11 @@ def config_directory() -> Path:
     return share_directory() / "config"
 
 
+def cache_directory() -> Path:
+    """$XDG_CACHE_HOME/hand_tracking_ros, by default ~/.cache/hand_tracking_ros: what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / PACKAGE
+
+
 def version() -> str:
     """The version of the package, from its package.xml."""
     return ElementTree.parse(share_directory() / "package.xml").findtext("version")

@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import tempfile
 from pathlib import Path
 
 from hand_tracking_ros.manifest import ModelManifest
+from hand_tracking_ros.paths import cache_directory
 
 logger = logging.getLogger("hand_tracking_ros")
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
-def cache_directory() -> Path:
-    """$XDG_CACHE_HOME/hand_tracking_ros/engines, by default below ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "hand_tracking_ros" / "engines"
-
-
 def engine_cache_path(manifest: ModelManifest, runtime: str, gpu: str, precision: str, max_batch: int) -> Path:
     """Where the engine of a model lies. ``runtime``: 'tensorrt 10.3.0'; ``gpu``: 'Orin SM87'."""
     key = f"{manifest.name}-{manifest.sha256[:16]}-{runtime}-{gpu}-{precision}-batch{max_batch}"
-    return cache_directory() / (re.sub(r"[^A-Za-z0-9._-]+", "_", key) + ".engine")
+    return cache_directory() / "engines" / (re.sub(r"[^A-Za-z0-9._-]+", "_", key) + ".engine")
 
 
 def load_engine(path: Path) -> bytes | None:

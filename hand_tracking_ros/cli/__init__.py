@@ -17,6 +17,7 @@ COMMANDS = {
     "up": "start camera and tracker as ROS 2 nodes",
     "models": "list and verify the models",
     "doctor": "show what is installed, what runs, and what is missing",
+    "label": "label a folder of images with MediaPipe, to train on or to measure against",
     "evaluate": "measure accuracy on a labelled data set or on tracking output",
 }
 USER_ERROR = 2

@@ -1,12 +1,18 @@
 """Label images with MediaPipe Hands, the teacher, and keep only labels that it repeats under augmentation.
 
 Stands alone on purpose: MediaPipe needs numpy < 2 and so its own virtual environment
-(``pip install mediapipe==0.10.21 tqdm``); run it there as ``python teacher.py FOLDER --output labels.jsonl``.
+(``pip install mediapipe==0.10.21``). ``hand-tracking label`` runs it there; by hand:
+``python teacher.py FOLDER --output labels.jsonl``.
+
+An image is searched with several paddings and rotations until hands are found; what is found must be found again, at
+the same places, with another padding, a further rotation and mirrored. Every image gets a line in the output, those
+without a kept hand too, so that an interrupted run goes on where it stopped.
 
 Conventions: pixels with (0, 0) at the top-left corner of the image, x right, y down, of the stored image; 21 keypoints
 in MediaPipe order; ``side`` is the person's own hand in an image that is not mirrored (MediaPipe names hands as in a
 mirrored selfie, so its names are swapped here). ``relative_depth`` is the distance along the viewing axis relative to
-joint 9, in units of the 3D length 0-9. Format: one JSON object per image, see docs/evaluation.md.
+joint 9, in units of the 3D length 0-9. Format: one JSON object per image, see docs/evaluation.md; ``dropped`` counts
+why hands (or the whole image) fell out.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import collections
 import json
 import multiprocessing
 import random
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +30,7 @@ import cv2
 import numpy as np
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+CHUNK = 100  # images per worker process
 PALM_PAIRS = np.array([(0, 5), (0, 9), (0, 13), (0, 17), (5, 17)])
 
 
@@ -36,10 +44,19 @@ class View:
 
 
 # Tight crops need a margin before MediaPipe's palm detector finds them; frames are already wide.
-VIEWS = {
-    "crops": (View(0.25, False), View(0.45, True, 8.0)),
-    "frames": (View(0.0, False), View(0.1, True, 8.0)),
-}
+PADDINGS = {"crops": (0.25, 0.6), "frames": (0.0, 0.3)}
+ROTATIONS_DEG = (0.0, 90.0, -90.0, 180.0)
+
+
+def search_views(kind: str) -> list[View]:
+    """First looks, in order, until one shows hands: the usual padding at all rotations, then the wide one upright."""
+    usual, wide = PADDINGS[kind]
+    return [View(usual, False, rotation) for rotation in ROTATIONS_DEG] + [View(wide, False)]
+
+
+def second_look(view: View) -> View:
+    """The look that has to show the same hands: other padding, mirrored, turned a little."""
+    return View(view.padding + {0.0: 0.1}.get(view.padding, 0.2), True, view.rotation_deg + 8.0)
 
 
 def render_view(image: np.ndarray, view: View, min_long_side_px: int) -> tuple[np.ndarray, np.ndarray]:
@@ -101,11 +118,10 @@ def agreeing_hands(views: list[list[dict]], tolerance: float, reasons: collectio
             if gaps[best] <= tolerance * palm_length(hand["points_px"]):
                 group.append(others[best])
         if len(group) < len(views):
-            reasons["not found again"] += 1
+            reasons["hand not found again in the second look"] += 1
             continue
         points_px = np.mean([h["points_px"] for h in group], axis=0)
         same_side = len({h["right"] for h in group}) == 1
-        reasons["kept" if same_side else "kept, side unclear"] += 1
         spread = max(np.linalg.norm(h["points_px"] - points_px, axis=1).mean() for h in group)
         kept.append(
             {
@@ -119,8 +135,25 @@ def agreeing_hands(views: list[list[dict]], tolerance: float, reasons: collectio
     return kept
 
 
-def label_files(args: tuple) -> tuple[list[dict], dict]:
-    """Worker: label one list of files. Returns label objects and a count of outcomes."""
+def label_image(detector, image: np.ndarray, kind: str, tolerance: float, min_long_side_px: int):
+    """(hands, why others fell out) of one image as OpenCV reads it: grey, BGR or BGR with alpha."""
+    reasons: collections.Counter = collections.Counter()
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    if image.shape[2] == 4:  # cut-out: on mid grey
+        alpha = image[..., 3:] / 255.0
+        image = (image[..., :3] * alpha + 128 * (1 - alpha)).astype(np.uint8)
+    for view in search_views(kind):
+        first = hands_in_view(detector, image, view, min_long_side_px)
+        if first:
+            again = hands_in_view(detector, image, second_look(view), min_long_side_px)
+            return agreeing_hands([first, again], tolerance, reasons), reasons
+    reasons["no hand found"] += 1
+    return [], reasons
+
+
+def label_files(args: tuple) -> list[dict]:
+    """Worker: label one list of files. Returns label objects."""
     root, files, kind, tolerance, min_long_side_px, max_hands = args
     import mediapipe  # only here: absent from the environment of the package itself
 
@@ -128,34 +161,50 @@ def label_files(args: tuple) -> tuple[list[dict], dict]:
     detector = mediapipe.solutions.hands.Hands(
         static_image_mode=True, max_num_hands=max_hands, model_complexity=1, min_detection_confidence=0.5
     )
-    reasons: collections.Counter = collections.Counter()
     labels = []
     for file in files:
         image = cv2.imread(str(root / file), cv2.IMREAD_UNCHANGED)
         if image is None:
-            reasons["unreadable"] += 1
+            labels.append({"file": str(file), "width": 0, "height": 0, "hands": [], "dropped": {"image unreadable": 1}})
             continue
-        if image.ndim == 2:
-            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-        if image.shape[2] == 4:  # cut-out: on mid grey
-            alpha = image[..., 3:] / 255.0
-            image = (image[..., :3] * alpha + 128 * (1 - alpha)).astype(np.uint8)
-        first = hands_in_view(detector, image, VIEWS[kind][0], min_long_side_px)
-        if not first:
-            reasons["no hand in the first view"] += 1
-            continue
-        views = [first] + [hands_in_view(detector, image, view, min_long_side_px) for view in VIEWS[kind][1:]]
-        hands = agreeing_hands(views, tolerance, reasons)
+        hands, reasons = label_image(detector, image, kind, tolerance, min_long_side_px)
         height, width = image.shape[:2]
-        labels.append({"file": str(file), "width": width, "height": height, "hands": hands})
-    return labels, dict(reasons)
+        labels.append({"file": str(file), "width": width, "height": height, "hands": hands, "dropped": dict(reasons)})
+    return labels
+
+
+def finished(output: Path) -> set[str]:
+    """Files that the output already names. A last line that was cut short is removed."""
+    if not output.exists():
+        return set()
+    text = output.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        output.write_bytes(whole)
+    return {json.loads(line)["file"] for line in whole.splitlines()}
+
+
+def summary(output: Path) -> str:
+    """How many images were kept, and why others fell out, from the whole output file."""
+    images = with_hands = hands = unclear = 0
+    dropped: collections.Counter = collections.Counter()
+    for line in output.read_text().splitlines():
+        label = json.loads(line)
+        images += 1
+        with_hands += bool(label["hands"])
+        hands += len(label["hands"])
+        unclear += sum(hand["side"] is None for hand in label["hands"])
+        dropped.update(label.get("dropped", {}))
+    lines = [f"{images} images: {with_hands} kept, with {hands} hands ({unclear} of unclear side)"]
+    lines += [f"{count} fell out: {reason}" for reason, count in dropped.most_common()]
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="labels.jsonl to write")
-    parser.add_argument("--kind", choices=sorted(VIEWS), default="crops", help="tight crops, or whole frames")
+    parser.add_argument("--kind", choices=sorted(PADDINGS), default="crops", help="tight crops, or whole frames")
     parser.add_argument("--tolerance", type=float, default=0.12, help="largest disagreement, share of the palm")
     parser.add_argument("--min-long-side-px", type=int, default=400)
     parser.add_argument("--max-hands", type=int, default=2)
@@ -165,21 +214,24 @@ def main() -> None:
     files = sorted(p.relative_to(args.folder) for p in args.folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         parser.error(f"no images below {args.folder}; expected one of {sorted(IMAGE_SUFFIXES)}")
-    random.Random(0).shuffle(files)  # an interrupted run is still a fair sample
-    chunks = [files[i : i + 200] for i in range(0, len(files), 200)]
-    jobs = [(args.folder, c, args.kind, args.tolerance, args.min_long_side_px, args.max_hands) for c in chunks]
-    totals: collections.Counter = collections.Counter()
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    done = 0
+    done = finished(args.output)
+    if done:
+        print(f"going on with {args.output}: {len(done)} images are done", flush=True)
+    files = [file for file in files if str(file) not in done]
+    random.Random(0).shuffle(files)  # an interrupted run is still a fair sample
+    chunks = [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
+    jobs = [(args.folder, c, args.kind, args.tolerance, args.min_long_side_px, args.max_hands) for c in chunks]
+    start_s, count = time.monotonic(), 0
     # A fresh process per chunk: MediaPipe's graphs keep their memory until their process ends.
-    with multiprocessing.Pool(args.workers, maxtasksperchild=1) as pool, args.output.open("w") as out:
-        for labels, reasons in pool.imap(label_files, jobs):
-            totals.update(reasons)
-            done += 1
+    with multiprocessing.Pool(args.workers, maxtasksperchild=1) as pool, args.output.open("a") as out:
+        for labels in pool.imap_unordered(label_files, jobs):
             out.writelines(json.dumps(label) + "\n" for label in labels)
             out.flush()
-            print(f"{done}/{len(jobs)} chunks, {dict(totals)}", flush=True)
-    print(json.dumps({"images": len(files), **totals}))
+            count += len(labels)
+            left_s = (time.monotonic() - start_s) / count * (len(files) - count)
+            print(f"{count}/{len(files)} images, {left_s / 60:.0f} min left", flush=True)
+    print(summary(args.output))
 
 
 if __name__ == "__main__":
