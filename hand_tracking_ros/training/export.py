@@ -17,8 +17,10 @@ import torch
 import yaml
 
 from hand_tracking_ros.manifest import write_manifest
-from hand_tracking_ros.training.networks.detnet import DetNet, DetNetRuntime
-from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetRuntime
+from hand_tracking_ros.training.networks import from_checkpoint
+from hand_tracking_ros.training.networks.detnet import DetNetRuntime
+from hand_tracking_ros.training.networks.keynet import KeyNetRuntime
+from hand_tracking_ros.training.networks.zoo import finalise
 
 OPSET = 17
 MAX_BATCH = 16
@@ -30,7 +32,7 @@ def runtime_of(task: str, network: torch.nn.Module) -> tuple[torch.nn.Module, st
     if task == "keynet":
         size = network.config.size
         return KeyNetRuntime(network).eval(), "crop", (size, size), "keypoints"
-    return DetNetRuntime(network).eval(), "image", (network.config.width, network.config.height), "detect"
+    return DetNetRuntime(network).eval(), "image", network.config.size, "detect"
 
 
 def export(task: str, network: torch.nn.Module, output: Path, name: str, card: dict) -> Path:
@@ -83,8 +85,7 @@ def main() -> None:
     parser.add_argument("--name", help="name of the model, default the task")
     parser.add_argument("--card", type=Path, required=True, help="YAML with the remaining manifest keys")
     args = parser.parse_args()
-    network = {"keynet": KeyNet, "detnet": DetNet}[args.task]()
-    network.load_state_dict(torch.load(args.run / "checkpoint.pt", map_location="cpu")["average"])
+    network = finalise(from_checkpoint(args.task, torch.load(args.run / "checkpoint.pt", map_location="cpu")))
     print(export(args.task, network, args.output, args.name or args.task, yaml.safe_load(args.card.read_text())))
 
 

@@ -14,8 +14,8 @@ from hand_tracking_ros.training.crops import CropSampler, load_synthetic_crops
 from hand_tracking_ros.training.frames import FrameSampler, dense_target, load_synthetic_frames
 from hand_tracking_ros.training.labelled import held_out, load_backgrounds, load_labelled
 from hand_tracking_ros.training.networks.blocks import normalised
-from hand_tracking_ros.training.networks.detnet import DetNet, DetNetRuntime, DetNetTarget, detnet_loss
-from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetRuntime, KeyNetTarget, keynet_loss
+from hand_tracking_ros.training.networks.detnet import DetNet, DetNetConfig, DetNetRuntime, DetNetTarget, detnet_loss
+from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig, KeyNetRuntime, KeyNetTarget, keynet_loss
 
 HAGRID, SUBHIH, ASL, DIGITS, CUTOUTS = (
     "hagrid_hand_crops", "subhih_hands", "asl_letters_davidlee", "sign_digits_218", "slp_3dhands_cutouts",
@@ -57,7 +57,8 @@ def _in_held_out_room(name: str) -> bool:
 class KeyNetTask:
     """KeyNet on teacher-labelled crops and frames, and on synthetic crops. The digits are never trained on."""
 
-    def __init__(self, data: Path, labels: Path, synthetic: list[Path], negatives: list[Path]):
+    def __init__(self, data: Path, labels: Path, synthetic: list[Path], negatives: list[Path], config=KeyNetConfig()):
+        self.config = config
         backgrounds = load_backgrounds(data / "backgrounds_office", data / "backgrounds_ambientcg")
         hagrid = _load(data, labels, HAGRID)
         train = [image for image in hagrid if not held_out(image.name, HELD_OUT_PERCENT)]
@@ -71,14 +72,14 @@ class KeyNetTask:
         ]
         print([(kind, len(images)) for kind, _, images in groups], flush=True)
         rendered = [image for path in negatives for image in load_synthetic_frames(path)]
-        self.sampler = CropSampler(groups, backgrounds, frames + rendered)
+        self.sampler = CropSampler(groups, backgrounds, frames + rendered, config.size)
         self.checks = {
-            "digits": _fixed_crops(_load(data, labels, DIGITS)),
-            "hagrid": _fixed_crops([i for i in hagrid if held_out(i.name, HELD_OUT_PERCENT)][:1500]),
+            "digits": _fixed_crops(_load(data, labels, DIGITS), config.size),
+            "hagrid": _fixed_crops([i for i in hagrid if held_out(i.name, HELD_OUT_PERCENT)][:1500], config.size),
         }
 
     def network(self) -> KeyNet:
-        return KeyNet()
+        return KeyNet(self.config)
 
     def runtime(self, network: KeyNet) -> KeyNetRuntime:
         return KeyNetRuntime(network)
@@ -118,7 +119,7 @@ class KeyNetTask:
         return report
 
 
-def _fixed_crops(images, size: int = 96, scale: float = 1.5):
+def _fixed_crops(images, size: int, scale: float = 1.5):
     """Crops as the tracker would cut them with perfect boxes: (N, S, S) uint8, keypoints (N, 21, 2), right (N,)."""
     crops, keypoints, rights = [], [], []
     for image in images:
@@ -133,7 +134,8 @@ def _fixed_crops(images, size: int = 96, scale: float = 1.5):
 class DetNetTask:
     """DetNet on real frames, on hands pasted into backgrounds, and on synthetic frames."""
 
-    def __init__(self, data: Path, labels: Path, synthetic: list[Path], negatives: list[Path]):
+    def __init__(self, data: Path, labels: Path, synthetic: list[Path], negatives: list[Path], config=DetNetConfig()):
+        self.config = config
         backgrounds = load_backgrounds(data / "backgrounds_office", data / "backgrounds_ambientcg")
         subhih = _load(data, labels, SUBHIH, boxes=True)
         asl = _load(data, labels, ASL, boxes=True)
@@ -142,11 +144,11 @@ class DetNetTask:
         pasteable += _load(data, labels, CUTOUTS) * 3
         rendered = [image for path in synthetic + negatives for image in load_synthetic_frames(path)]
         print({"frames": len(frames), "pasteable": len(pasteable), "synthetic": len(rendered)}, flush=True)
-        self.sampler = FrameSampler(frames, pasteable, rendered, backgrounds)
+        self.sampler = FrameSampler(frames, pasteable, rendered, backgrounds, config.size)
         self.check = [i for i in subhih if _in_held_out_room(i.name)] + [i for i in asl if held_out(i.name, 12)]
 
     def network(self) -> DetNet:
-        return DetNet()
+        return DetNet(self.config)
 
     def runtime(self, network: DetNet) -> DetNetRuntime:
         return DetNetRuntime(network)
@@ -173,8 +175,8 @@ class DetNetTask:
         found = hands = false = 0
         for image in self.check:
             height, width = image.mono.shape
-            scale = min(320 / width, 240 / height)
-            small = warp(image.mono, scale * np.eye(2, 3), (320, 240))
+            scale = min(self.config.size[0] / width, self.config.size[1] / height)
+            small = warp(image.mono, scale * np.eye(2, 3), self.config.size)
             outputs = run({"image": small[None, None]})
             scores, boxes = outputs["scores"][0], outputs["boxes"][0]
             centres = boxes[:2, scores > 0.4].T / scale

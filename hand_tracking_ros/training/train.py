@@ -1,6 +1,7 @@
 """Train KeyNet or DetNet, resumable, on a CPU or a GPU.
 
     python -m hand_tracking_ros.training.train keynet --data DATA --labels LABELS --run runs/keynet --minutes 60
+    ... --block mobilenet_v2 --width 0.75    # the same network from another block of the zoo, narrower (docs/zoo.md)
 
 ``DATA`` holds the image folders, ``LABELS`` a folder per image folder with the teacher's labels.jsonl
 (training/teacher.py). A run goes on where its checkpoint stands; the learning rate follows the minutes of the whole
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import math
 import time
@@ -21,7 +23,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from hand_tracking_ros.training import tasks
+from hand_tracking_ros.training import networks, tasks
+from hand_tracking_ros.training.networks import zoo
 
 
 class Samples(IterableDataset):
@@ -70,6 +73,8 @@ def train(task, args) -> None:
     spent_s, samples = 0.0, 0
     if checkpoint_path.exists():
         state = torch.load(checkpoint_path, map_location=device)
+        if networks.config_of(args.task, state) != network.config:
+            raise SystemExit(f"{checkpoint_path} is of another network: {state.get('config', 'the default one')}")
         network.load_state_dict(state["network"])
         average.network.load_state_dict(state["average"])
         average.steps = state["average_steps"]
@@ -91,6 +96,7 @@ def train(task, args) -> None:
             group["lr"] = learning_rate(spent_s / (args.minutes * 60), args.learning_rate)
         batch = {k: v.to(device) for k, v in next(batches).items()}
         network.train()
+        zoo.set_progress(network, spent_s / (args.minutes * 60))
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss, parts = task.loss(network, batch)
         optimiser.zero_grad(set_to_none=True)
@@ -109,6 +115,7 @@ def train(task, args) -> None:
             saved_s = now_s
             state = {"network": network.state_dict(), "average": average.network.state_dict(), "spent_s": spent_s}
             state |= {"average_steps": average.steps, "optimiser": optimiser.state_dict(), "samples": samples}
+            state["config"] = dataclasses.asdict(network.config)
             torch.save(state, checkpoint_path.with_suffix(".tmp"))
             checkpoint_path.with_suffix(".tmp").rename(checkpoint_path)
             report = {
@@ -134,6 +141,11 @@ def main() -> None:
     parser.add_argument("--negatives", type=Path, nargs="*", default=[], help="keynet: pools of synthetic frames")
     parser.add_argument("--run", type=Path, required=True, help="folder of the checkpoint and the log")
     parser.add_argument("--init", type=Path, help="weights to start from; tensors that fit are taken")
+    parser.add_argument("--block", default="residual", help=f"what the network is built of: {', '.join(zoo.BLOCKS)}")
+    parser.add_argument("--neck", default="", help="another block for the pyramid")
+    parser.add_argument("--width", type=float, default=1.0, help="multiplies the channels")
+    parser.add_argument("--depth", type=float, default=1.0, help="multiplies the blocks per stage")
+    parser.add_argument("--resolution", type=float, default=1.0, help="multiplies the input's size")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the whole run, over all restarts")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -145,7 +157,9 @@ def main() -> None:
     cv2.setNumThreads(1)  # before the workers are forked: OpenCV's own threads do not survive that
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    train(tasks.TASKS[args.task](args.data, args.labels, args.synthetic, args.negatives), args)
+    scaling = {key: getattr(args, key) for key in ("block", "neck", "width", "depth", "resolution")}
+    config = networks.CONFIGS[args.task](**scaling)
+    train(tasks.TASKS[args.task](args.data, args.labels, args.synthetic, args.negatives, config), args)
 
 
 if __name__ == "__main__":

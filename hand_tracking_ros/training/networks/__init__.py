@@ -1,0 +1,23 @@
+"""The networks by the name of their task, and the way from a checkpoint back to its network."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from hand_tracking_ros.training.networks.detnet import DetNet, DetNetConfig
+from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig
+
+NETWORKS = {"keynet": KeyNet, "detnet": DetNet}
+CONFIGS = {"keynet": KeyNetConfig, "detnet": DetNetConfig}
+
+
+def config_of(task: str, checkpoint: dict) -> KeyNetConfig | DetNetConfig:
+    """The configuration of the network in a checkpoint of train.py; one that states none is of the default."""
+    return CONFIGS[task](**checkpoint.get("config", {}))
+
+
+def from_checkpoint(task: str, checkpoint: dict) -> nn.Module:
+    """The network of a checkpoint, with its averaged weights. Raises RuntimeError where these do not fit."""
+    network = NETWORKS[task](config_of(task, checkpoint))
+    network.load_state_dict(checkpoint["average"])
+    return network

@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hand_tracking_ros.training.networks.blocks import Residual, conv1x1, conv_bn_relu, normalised, stem
+from hand_tracking_ros.training.networks.blocks import conv1x1, normalised, stem
+from hand_tracking_ros.training.networks.scaling import Scaling
+from hand_tracking_ros.training.networks.zoo import block, stage
 
 STRIDE = 8
 SIDE_UNIT_PX = 32.0  # the network regresses log(side / unit)
@@ -24,17 +26,22 @@ FIELDS = 6  # dx, dy, log side, cos, sin, right-hand logit
 
 
 @dataclass(frozen=True)
-class DetNetConfig:
-    """Widths at strides 4, 8, 16, 32 and of the pyramid."""
+class DetNetConfig(Scaling):
+    """Input size, and widths at strides 4, 8, 16, 32 and of the pyramid, all at scale 1."""
 
-    width: int = 320
-    height: int = 240
+    full_size: tuple[int, int] = (320, 240)
     stride4: int = 24
     stride8: int = 32
     stride16: int = 64
     stride32: int = 96
     pyramid: int = 48
     head: int = 32
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image in px."""
+        width, height = self.full_size
+        return self.pixels(width), self.pixels(height)
 
 
 class DetNet(nn.Module):
@@ -43,20 +50,21 @@ class DetNet(nn.Module):
     def __init__(self, config: DetNetConfig = DetNetConfig()):
         super().__init__()
         self.config = c = config
-        self.to_stride8 = nn.Sequential(
-            stem(c.stride4, 7, 4), conv_bn_relu(c.stride4, c.stride8, 2), Residual(c.stride8)
-        )
-        self.to_stride16 = nn.Sequential(conv_bn_relu(c.stride8, c.stride16, 2), Residual(c.stride16))
-        self.to_stride32 = nn.Sequential(
-            conv_bn_relu(c.stride16, c.stride32, 2), Residual(c.stride32), Residual(c.stride32)
-        )
-        self.lateral32 = conv1x1(c.stride32, c.pyramid)
-        self.lateral16 = conv1x1(c.stride16, c.pyramid)
-        self.lateral8 = conv1x1(c.stride8, c.pyramid)
-        self.merge16 = conv_bn_relu(c.pyramid, c.pyramid)
-        self.merge8 = conv_bn_relu(c.pyramid, c.head)
-        self.centre = nn.Conv2d(c.head, 1, 1)
-        self.fields = nn.Conv2d(c.head, FIELDS, 1)
+        stride4, stride8, stride16, stride32 = map(c.channels, (c.stride4, c.stride8, c.stride16, c.stride32))
+        pyramid, head = c.channels(c.pyramid), c.channels(c.head)
+        counts = [c.repeats(base) for base in (2, 2, 3)]
+        names = iter(c.block_names(sum(counts)))
+        self.to_stride8 = nn.Sequential(stem(stride4, 7, 4), *stage(names, counts[0], stride4, stride8))
+        self.to_stride16 = nn.Sequential(*stage(names, counts[1], stride8, stride16))
+        self.to_stride32 = nn.Sequential(*stage(names, counts[2], stride16, stride32))
+        self.lateral32 = conv1x1(stride32, pyramid)
+        self.lateral16 = conv1x1(stride16, pyramid)
+        self.lateral8 = conv1x1(stride8, pyramid)
+        merge16, merge8 = c.neck_names(2)
+        self.merge16 = block(merge16, pyramid, pyramid)
+        self.merge8 = block(merge8, pyramid, head)
+        self.centre = nn.Conv2d(head, 1, 1)
+        self.fields = nn.Conv2d(head, FIELDS, 1)
         nn.init.constant_(self.centre.bias, -4.0)  # most cells hold no hand (focal loss, Lin et al. 2017)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,22 +16,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hand_tracking_ros.skeleton import NUM_JOINTS
-from hand_tracking_ros.training.networks.blocks import Residual, conv1x1, conv_bn_relu, normalised
+from hand_tracking_ros.training.networks.blocks import conv1x1, conv_bn_relu, normalised
+from hand_tracking_ros.training.networks.scaling import Scaling
+from hand_tracking_ros.training.networks.zoo import block, stage
 
 HEATMAP_SIGMA_PX = 2.6  # of the target Gaussian, in crop pixels
 
 
 @dataclass(frozen=True)
-class KeyNetConfig:
-    """Widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels."""
+class KeyNetConfig(Scaling):
+    """Input size, and widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels, all at scale 1."""
 
-    size: int = 96
+    full_size: int = 96
     stem: int = 16
     stride4: int = 32
     stride8: int = 64
     stride16: int = 128
     pyramid: int = 64
     head: int = 48
+
+    @property
+    def size(self) -> int:
+        """Side of the crop in px."""
+        return self.pixels(self.full_size)
 
 
 class KeyNet(nn.Module):
@@ -40,21 +47,22 @@ class KeyNet(nn.Module):
     def __init__(self, config: KeyNetConfig = KeyNetConfig()):
         super().__init__()
         self.config = c = config
-        self.to_stride4 = nn.Sequential(
-            conv_bn_relu(1, c.stem, 2), conv_bn_relu(c.stem, c.stride4, 2), Residual(c.stride4)
-        )
-        self.to_stride8 = nn.Sequential(conv_bn_relu(c.stride4, c.stride8, 2), Residual(c.stride8), Residual(c.stride8))
-        self.to_stride16 = nn.Sequential(
-            conv_bn_relu(c.stride8, c.stride16, 2), Residual(c.stride16), Residual(c.stride16)
-        )
-        self.lateral16 = conv1x1(c.stride16, c.pyramid)
-        self.lateral8 = conv1x1(c.stride8, c.pyramid)
-        self.lateral4 = conv1x1(c.stride4, c.pyramid)
-        self.merge8 = conv_bn_relu(c.pyramid, c.pyramid)
-        self.merge4 = conv_bn_relu(c.pyramid, c.head)
-        self.heatmaps = nn.Conv2d(c.head, NUM_JOINTS, 1)
+        stem, stride4, stride8, stride16 = map(c.channels, (c.stem, c.stride4, c.stride8, c.stride16))
+        pyramid, head = c.channels(c.pyramid), c.channels(c.head)
+        counts = [c.repeats(base) for base in (2, 3, 3)]
+        names = iter(c.block_names(sum(counts)))
+        self.to_stride4 = nn.Sequential(conv_bn_relu(1, stem, 2), *stage(names, counts[0], stem, stride4))
+        self.to_stride8 = nn.Sequential(*stage(names, counts[1], stride4, stride8))
+        self.to_stride16 = nn.Sequential(*stage(names, counts[2], stride8, stride16))
+        self.lateral16 = conv1x1(stride16, pyramid)
+        self.lateral8 = conv1x1(stride8, pyramid)
+        self.lateral4 = conv1x1(stride4, pyramid)
+        merge8, merge4 = c.neck_names(2)
+        self.merge8 = block(merge8, pyramid, pyramid)
+        self.merge4 = block(merge4, pyramid, head)
+        self.heatmaps = nn.Conv2d(head, NUM_JOINTS, 1)
         cells = (c.size // 16) ** 2
-        self.vector = nn.Sequential(conv1x1(c.stride16, 32), nn.Flatten(), nn.Linear(32 * cells, NUM_JOINTS + 2))
+        self.vector = nn.Sequential(conv1x1(stride16, 32), nn.Flatten(), nn.Linear(32 * cells, NUM_JOINTS + 2))
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x4 = self.to_stride4(crop)  # (B, 32, 24, 24)
