@@ -11,7 +11,7 @@ from typing import Any
 from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
 from hand_tracking_ros.errors import ConfigError
 
-TASKS = ("detect", "keypoints", "track")
+TASKS = ("detect", "keypoints", "track", "robustness")
 
 
 def add_parser(subparsers) -> None:
@@ -19,8 +19,9 @@ def add_parser(subparsers) -> None:
         "evaluate",
         help="measure accuracy on a labelled data set or on tracking output",
         description="Metrics as docs/evaluation.md defines them. With a data set: our detector, keypoints or tracker "
-        "against its labels. With --tracks: tracking output, ours or another's, against the labels, or, without a data "
-        "set, on its own and against a --reference.",
+        "against its labels, or how well they hold up on the same images made dark, noisy, blurred, small or turned "
+        "(robustness). With --tracks: tracking output, ours or another's, against the labels, or, without a data set, "
+        "on its own and against a --reference.",
     )
     parser.add_argument("dataset", nargs="?", type=Path, help="folder with labels.jsonl, or the file itself")
     parser.add_argument("--images", type=Path, metavar="DIR", help="where the labels' files lie; default: beside them")
@@ -29,6 +30,22 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--tracks", type=Path, metavar="JSONL", help="track: judge this output instead of tracking")
     parser.add_argument(
         "--reference", type=Path, metavar="JSONL", help="track: another tracker's output to compare with"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="robustness: so many images, at even distances")
+    parser.add_argument("--conditions", nargs="+", metavar="NAME", help="robustness: only these; default: all")
+    parser.add_argument(
+        "--backgrounds",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="robustness: pictures, or folders of them, to put behind the images; default: their own edges, blurred",
+    )
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="DIR",
+        help="robustness: write the degraded images and their labels to a new folder",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_tracker_options(parser)
@@ -45,15 +62,30 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("give a data set (a folder with labels.jsonl) or --tracks FILE")
     if args.reference and not args.tracks:
         raise ConfigError("--reference compares with --tracks FILE; make one with 'hand-tracking track --output FILE'")
+    _check_robustness(args, task)
     result = {"task": task, **measure(args, task)}
     print(dumps(result) if args.json else readable(result))
     return 0
 
 
+def _check_robustness(args: argparse.Namespace, task: str) -> None:
+    from hand_tracking_ros.evaluation.degrade import CONDITIONS
+
+    for name in ("limit", "conditions", "backgrounds", "write"):
+        if getattr(args, name) and task != "robustness":
+            raise ConfigError(f"--{name} belongs to --task robustness, not to {task}")
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {args.limit}")
+    for name in args.conditions or ():
+        if name not in CONDITIONS:
+            raise ConfigError(f"unknown condition '{name}'; known are {', '.join(CONDITIONS)}")
+
+
 def measure(args: argparse.Namespace, task: str) -> dict[str, Any]:
     """The metrics that the arguments ask for."""
-    from hand_tracking_ros.evaluation import datasets
+    from hand_tracking_ros.evaluation import datasets, robustness
     from hand_tracking_ros.evaluation.agreement import agreement
+    from hand_tracking_ros.evaluation.degrade import CONDITIONS, load_backgrounds
     from hand_tracking_ros.evaluation.tracking import self_metrics
     from hand_tracking_ros.records import read_labels, read_tracks
 
@@ -67,6 +99,15 @@ def measure(args: argparse.Namespace, task: str) -> dict[str, Any]:
             result = datasets.evaluate_detection(root, labels, config)
         elif task == "keypoints":
             result = datasets.evaluate_keypoints(root, labels, config, args.boxes)
+        elif task == "robustness":
+            result = robustness.evaluate_robustness(
+                root,
+                robustness.sample(labels, args.limit),
+                config,
+                conditions=args.conditions or tuple(CONDITIONS),
+                backgrounds=load_backgrounds(args.backgrounds),
+                write=args.write,
+            )
         else:
             result = datasets.evaluate_tracking(root, labels, config, tracks)
     elif tracks is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,17 +41,19 @@ def facts(labels: Sequence[LabelledImage]) -> dict[str, Any]:
     }
 
 
-def labelled_images(root: Path, labels: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, np.ndarray]]:
-    """Every label with its mono image (H, W); labels of one video in the order of its frames."""
+def labelled_images(
+    root: Path, labels: Sequence[LabelledImage], convert: Callable[[np.ndarray], np.ndarray] = as_mono
+) -> Iterator[tuple[LabelledImage, np.ndarray]]:
+    """Every label with its image, mono (H, W) or as ``convert`` makes it; labels of one video in frame order."""
     for image in labels:
         if image.file is not None:
-            yield image, _checked(as_mono(read_image(root / image.file)), image)
+            yield image, _checked(convert(read_image(root / image.file)), image)
     for video, group in _by_video(labels):
         wanted = {image.frame: image for image in group}
         with open_source(root / video, pace="fast") as source:
             for item in itertools.islice(source, max(wanted) + 1):
                 if item.index in wanted:
-                    yield wanted[item.index], _checked(as_mono(item.image), wanted[item.index])
+                    yield wanted[item.index], _checked(convert(item.image), wanted[item.index])
                     del wanted[item.index]
         if wanted:
             raise RecordError(f"video {root / video} has no frame {min(wanted)}, which the labels name")
@@ -181,9 +183,9 @@ def _camera(image: LabelledImage) -> Camera | None:
     return camera_from_info([fx, 0, cx, 0, fy, cy, 0, 0, 1])
 
 
-def _checked(mono: np.ndarray, image: LabelledImage) -> np.ndarray:
-    height, width = mono.shape
+def _checked(pixels: np.ndarray, image: LabelledImage) -> np.ndarray:
+    height, width = pixels.shape[:2]
     if (width, height) != (image.width, image.height):
         name = image.file or f"{image.video}, frame {image.frame}"
         raise RecordError(f"{name} is {width}x{height}, but its label says {image.width}x{image.height}")
-    return mono
+    return pixels

@@ -110,7 +110,7 @@ def _paths(labels: Sequence[LabelledImage], frames: dict[int, TrackedFrame]) -> 
         pairs = match(costs, MATCH_PALM)
         wanted += len(image.hands)
         taken = {j for _, j in pairs}
-        false += sum(j not in taken and not _ignored(hand, image) for j, hand in enumerate(found))
+        false += sum(j not in taken and not in_ignored_region(hand, image) for j, hand in enumerate(found))
         for i, j in pairs:
             matched.setdefault(_identity(image, i), []).append((image.stamp_s, image.hands[i], found[j]))
     paths = [
@@ -128,7 +128,8 @@ def _identity(image: LabelledImage, index: int) -> Any:
     return hand.side if hand.side != Side.UNKNOWN and same_side == 1 else f"place {index}"
 
 
-def _ignored(hand: Hand, image: LabelledImage) -> bool:
+def in_ignored_region(hand: Hand, image: LabelledImage) -> bool:
+    """Whether the hand's centre lies where the labels say that hands count neither way."""
     x, y = hand.box.center_px
     return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in image.ignore)
 
