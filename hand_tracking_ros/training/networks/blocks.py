@@ -35,29 +35,60 @@ class Residual(nn.Module):
         return torch.relu(x + self.body(x))
 
 
+class Select(nn.Module):
+    """Channels in the order of ``index``; one may come several times. One Gather in the exported graph."""
+
+    def __init__(self, index: Tensor):
+        super().__init__()
+        self.register_buffer("index", index)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(1, self.index)
+
+
+def channel_shuffle(channels: int, groups: int) -> Select:
+    """Deal the channels of ``groups`` groups out in turn, so that the next group convolution sees all of them."""
+    return Select(torch.arange(channels).reshape(groups, -1).T.flatten())
+
+
 class InvertedResidual(nn.Module):
     """Inverted residual block (MobileNetV2, Sandler et al., CVPR 2018): 1x1 expand, 3x3 depthwise, 1x1 linear.
 
     ``expanded`` is the width in the middle; where it equals ``inputs`` there is no expansion. The identity is added
-    where input and output have the same shape.
+    where input and output have the same shape. What its descendants add: ``excite``, a layer behind the depthwise
+    convolution; and ``groups`` in both 1x1 convolutions, then always two, with a shuffle behind the first.
     """
 
-    def __init__(self, inputs: int, expanded: int, outputs: int, stride: int = 1):
+    def __init__(
+        self,
+        inputs: int,
+        expanded: int,
+        outputs: int,
+        stride: int = 1,
+        kernel: int = 3,
+        groups: int = 1,
+        activation=nn.ReLU,
+        excite: nn.Module | None = None,
+    ):
         super().__init__()
         self.expand = nn.Identity()
-        if expanded != inputs:
-            conv = nn.Conv2d(inputs, expanded, 1, bias=False)
-            self.expand = nn.Sequential(conv, nn.BatchNorm2d(expanded), nn.ReLU(inplace=True))
+        if expanded != inputs or groups > 1:
+            conv = nn.Conv2d(inputs, expanded, 1, groups=groups, bias=False)
+            self.expand = nn.Sequential(conv, nn.BatchNorm2d(expanded), activation(inplace=True))
+            if groups > 1:
+                self.expand.append(channel_shuffle(expanded, groups))
         self.depthwise = nn.Sequential(
-            nn.Conv2d(expanded, expanded, 3, stride, 1, groups=expanded, bias=False),
+            nn.Conv2d(expanded, expanded, kernel, stride, kernel // 2, groups=expanded, bias=False),
             nn.BatchNorm2d(expanded),
-            nn.ReLU(inplace=True),
+            activation(inplace=True),
         )
-        self.project = nn.Sequential(nn.Conv2d(expanded, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.excite = excite or nn.Identity()
+        project = nn.Conv2d(expanded, outputs, 1, groups=groups, bias=False)
+        self.project = nn.Sequential(project, nn.BatchNorm2d(outputs))
         self.has_identity = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.depthwise(self.expand(x)))
+        y = self.project(self.excite(self.depthwise(self.expand(x))))
         return x + y if self.has_identity else y
 
 
@@ -93,7 +124,12 @@ def count_macs(network: nn.Module, *inputs: Tensor) -> int:
         total += output.numel() * layer.in_features
 
     counters = {nn.Conv2d: convolution, nn.ConvTranspose2d: transposed, nn.Linear: linear}
-    hooks = [m.register_forward_hook(counters[type(m)]) for m in network.modules() if type(m) in counters]
+    hooks = [
+        module.register_forward_hook(counter)
+        for module in network.modules()
+        for kind, counter in counters.items()
+        if isinstance(module, kind)
+    ]
     was_training = network.training
     network.eval()
     try:

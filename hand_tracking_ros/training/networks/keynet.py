@@ -121,8 +121,11 @@ class KeyNetTarget:
     right: Tensor  # (B,)
 
 
-def keynet_loss(outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int) -> tuple[Tensor, dict[str, float]]:
-    """Weighted sum of heatmap cross-entropy, smooth L1 on position and depth, and two binary cross-entropies."""
+KEYNET_WEIGHTS = {"kp": 1.0, "depth": 1.0, "presence": 0.5, "side": 0.3}  # of the parts of keynet_loss
+
+
+def keynet_loss(outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int) -> dict[str, Tensor]:
+    """Parts: keypoints (heatmap cross-entropy and smooth L1 on the position), depth, presence and side."""
     heatmaps, depth, presence, right = outputs
     has_hand = target.presence > 0.5
     inside = ((target.keypoints > 0) & (target.keypoints < size)).all(dim=-1) & has_hand[:, None]  # (B, 21)
@@ -143,9 +146,7 @@ def keynet_loss(outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int) ->
     side_error = F.binary_cross_entropy_with_logits(right, target.right, reduction="none")
     side_loss = (side_error * side_known).sum() / side_known.sum().clamp(min=1)
 
-    total = keypoint_loss + 1.0 * depth_loss + 0.5 * presence_loss + 0.3 * side_loss
-    parts = {"kp": keypoint_loss, "depth": depth_loss, "presence": presence_loss, "side": side_loss}
-    return total, {name: float(value.detach()) for name, value in parts.items()}
+    return {"kp": keypoint_loss, "depth": depth_loss, "presence": presence_loss, "side": side_loss}
 
 
 def gaussian_maps(keypoints: Tensor, cells: int, size: int) -> Tensor:

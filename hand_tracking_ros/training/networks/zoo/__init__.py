@@ -14,14 +14,27 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from hand_tracking_ros.training.networks.blocks import conv_bn_relu
-from hand_tracking_ros.training.networks.zoo import classic, mobile
+from hand_tracking_ros.training.networks.zoo import classic, fbnet, grouped, mobile, pyramids
 
 BlockFactory = Callable[[int, int, int], nn.Module]  # inputs, outputs, stride
 
 BLOCKS: dict[str, BlockFactory] = {
     "conv": conv_bn_relu,
     "residual": classic.residual,
+    "squeezenet": classic.Fire,
+    "mobilenet_v1": mobile.DepthwiseSeparable,
     "mobilenet_v2": mobile.mobilenet_v2,
+    "mobilenet_v3": mobile.mobilenet_v3,
+    "mnasnet": mobile.mnasnet,
+    "efficientnet": mobile.efficientnet,
+    "xception": mobile.Xception,
+    "shufflenet_v1": grouped.ShuffleV1,
+    "shufflenet_v2": grouped.ShuffleV2,
+    "condensenet": grouped.Condense,
+    "espnet_v1": pyramids.EspV1,
+    "espnet_v2": pyramids.EspV2,
+    "fbnet": fbnet.searchable,
+    **fbnet.CANDIDATES,  # so that what a search found is an ordinary network: one name per place
 }
 
 
