@@ -39,7 +39,7 @@ HELD_OUT = {
 }
 COLOUR = ", in colour"
 NOTE = (
-    f"640x480 images, the largest hand {HAND_PX:.0f} px long where the condition does not say otherwise, looked at one by "
+    f"640x480 images, the largest hand {HAND_PX:.0f} px long where the condition does not say otherwise, seen one by "
     "one; grey but for the rows in colour, where MediaPipe alone gets the colour image. Labels are MediaPipe's, agreed "
     "upon in several enlarged views of the clear colour image: on clear images MediaPipe is its own reference, hands "
     "that it does not see there are not counted, and its error is how well it repeats itself. Found: a hand within one "
