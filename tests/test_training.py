@@ -12,16 +12,27 @@ torch = pytest.importorskip("torch", reason="training needs the 'train' extra: p
 pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install '.[train]'")
 
 # ruff: noqa: E402
+from hand_tracking_ros.errors import ConfigError, ModelError, SourceError
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.training import augment
 from hand_tracking_ros.training.crops import CropSampler
 from hand_tracking_ros.training.export import export
 from hand_tracking_ros.training.frames import FrameHand, FrameSampler, dense_target, moved, similarity
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage, held_out, load_labelled, texture_tiles
+from hand_tracking_ros.training.losses import LossWeights
+from hand_tracking_ros.training.mining import LIMITS, Draw
 from hand_tracking_ros.training.networks.blocks import normalised
-from hand_tracking_ros.training.networks.detnet import STRIDE, DetNet, DetNetRuntime, DetNetTarget, detnet_loss
+from hand_tracking_ros.training.networks.detnet import (
+    DETNET_WEIGHTS,
+    STRIDE,
+    DetNet,
+    DetNetRuntime,
+    DetNetTarget,
+    detnet_loss,
+)
 from hand_tracking_ros.training.networks.keynet import (
     HEATMAP_SIGMA_PX,
+    KEYNET_WEIGHTS,
     KeyNet,
     KeyNetRuntime,
     KeyNetTarget,
@@ -29,7 +40,10 @@ from hand_tracking_ros.training.networks.keynet import (
     keynet_loss,
     soft_argmax,
 )
+from hand_tracking_ros.training.recipe import RECIPES, load_recipe
+from hand_tracking_ros.training.tasks import even
 from hand_tracking_ros.training.train import learning_rate
+from hand_tracking_ros.training.weights import start_from
 
 POINTS = np.array([(50, 90), (38, 80), (30, 70), (25, 60), (22, 50), (40, 55), (39, 40), (38, 30), (37, 22), (50, 53),
                    (50, 38), (50, 28), (50, 20), (59, 55), (61, 42), (62, 33), (63, 25), (67, 60), (70, 50), (72, 43),
@@ -150,11 +164,11 @@ def keynet_batch():
 
 def test_keynet_learns_one_batch_and_unknown_labels_do_not_count():
     torch.manual_seed(0)
-    network, (crop, target) = KeyNet(), keynet_batch()
+    network, (crop, target), weigh = KeyNet(), keynet_batch(), LossWeights(KEYNET_WEIGHTS)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(15):
-        loss, _ = keynet_loss(network(normalised(crop)), target, 96)
+        loss = weigh(keynet_loss(network(normalised(crop)), target, 96))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -163,14 +177,14 @@ def test_keynet_learns_one_batch_and_unknown_labels_do_not_count():
     outputs = [o.detach() for o in network(normalised(crop))]
     changed = [outputs[0].clone(), outputs[1].clone(), outputs[2], outputs[3]]
     changed[0][3], changed[1][0] = 7.0, 9.0  # heatmaps where no hand is, depth where it is not known
-    assert float(keynet_loss(changed, target, 96)[0]) == pytest.approx(
-        float(keynet_loss(outputs, target, 96)[0]), rel=1e-5
+    assert float(weigh(keynet_loss(changed, target, 96))) == pytest.approx(
+        float(weigh(keynet_loss(outputs, target, 96))), rel=1e-5
     )
 
 
 def test_detnet_learns_one_batch():
     torch.manual_seed(0)
-    network = DetNet()
+    network, weigh = DetNet(), LossWeights(DETNET_WEIGHTS)
     hand = FrameHand(Box((160.0, 120.0), (80.0, 80.0), 0.3), 1.0, True)
     image = torch.zeros(2, 1, 240, 320)
     image[0, 0, 90:150, 130:190] = 200.0
@@ -179,7 +193,7 @@ def test_detnet_learns_one_batch():
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(20):
-        loss, _ = detnet_loss(network(normalised(image)), target)
+        loss = weigh(detnet_loss(network(normalised(image)), target))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -257,7 +271,7 @@ def test_labels_and_boxes_are_joined(tmp_path):
     (image,) = load_labelled(tmp_path, tmp_path / "labels.jsonl", boxes=tmp_path / "boxes.jsonl")
     assert [h.has_keypoints for h in image.hands] == [True, False]
     assert image.hands[0].right == 0.0
-    with pytest.raises(FileNotFoundError, match="a.png"):
+    with pytest.raises(SourceError, match="a.png"):
         load_labelled(tmp_path / "nowhere", tmp_path / "labels.jsonl")
 
 
@@ -286,3 +300,128 @@ def test_a_hand_mask_covers_the_hand_and_not_the_corners():
     x, y = POINTS.astype(int).T
     assert mask[y, x].min() > 0.5
     assert mask[0, 0] < 0.05 and mask[0, -1] < 0.05
+
+
+def test_loss_weights_are_as_given_and_learned_ones_follow_the_losses():
+    parts = {"a": torch.tensor(2.0), "b": torch.tensor(0.1)}
+    assert float(LossWeights({"a": 0.5, "b": 3.0})(parts)) == pytest.approx(1.3)
+    with pytest.raises(KeyError):
+        LossWeights({"c": 1.0})(parts)
+    weigh = LossWeights({"a": 1.0, "b": 1.0}, learned=True)
+    optimiser = torch.optim.Adam(weigh.parameters(), 0.05)
+    for _ in range(400):
+        optimiser.zero_grad()
+        weigh(parts).backward()
+        optimiser.step()
+    assert weigh.weights() == pytest.approx({"a": 1 / 2.0, "b": 1 / 0.1}, rel=0.02)  # the optimum: one over the loss
+
+
+def test_hard_images_are_drawn_more_often_within_limits():
+    rng = np.random.default_rng(0)
+    draw = Draw(100, strength=1.0)
+    assert len({draw(rng) for _ in range(2000)}) == 100
+    draw.learn(np.arange(10), np.array([0.1] * 9 + [10.0]))  # the others count as mean ones
+    counts = np.bincount([draw(rng) for _ in range(20000)], minlength=100)
+    ordinary = counts[10:].mean()
+    assert counts[9] / ordinary == pytest.approx(LIMITS[1], rel=0.15)
+    assert counts[:9].mean() / ordinary == pytest.approx(LIMITS[0], rel=0.15)
+    plain = Draw(100, strength=0.0)
+    plain.learn(np.arange(100), np.linspace(0, 1, 100))
+    assert np.bincount([plain(rng) for _ in range(20000)], minlength=100).min() > 140
+
+
+def test_the_workers_of_a_loader_see_what_is_learned():
+    """The weights lie in shared memory: a forked process draws by what its parent learned later."""
+    draw = Draw(4, strength=1.0)
+    ask, answer = torch.multiprocessing.Event(), torch.multiprocessing.Queue()
+
+    def work() -> None:
+        ask.wait(20)
+        rng = np.random.default_rng(0)
+        answer.put(np.bincount([draw(rng) for _ in range(4000)], minlength=4).tolist())
+
+    process = torch.multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    draw.learn(np.arange(4), np.array([1.0, 1.0, 1.0, 5.0]))
+    ask.set()
+    counts = answer.get(timeout=20)
+    process.join(20)
+    assert counts[3] > 2.5 * max(counts[:3])
+
+
+def test_shares_become_repetitions():
+    assert sorted(even([(1.0, ["a"]), (1.0, ["b", "c"]), (4.0, ["d", "e"])])) == list("aabcddddeeee")
+    assert even([]) == []
+
+
+def test_weights_come_back_from_onnx(tmp_path):
+    torch.manual_seed(3)
+    for task, kind, size in (("keynet", KeyNet, (96, 96)), ("detnet", DetNet, (240, 320))):
+        model = kind()
+        with torch.no_grad():  # statistics that are not those of a new network
+            model.train()(torch.randn(4, 1, *size))
+        export(task, model.eval(), tmp_path, task, CARD)
+        other = kind()
+        start_from(other, str(tmp_path / f"{task}.yaml"))
+        image = torch.randn(1, 1, *size)
+        with torch.no_grad():
+            for mine, theirs in zip(other.eval()(image), model(image)):
+                torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ModelError, match="layers with weights"):
+        start_from(KeyNet(), str(tmp_path / "detnet.yaml"))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("task: keynet\nsources: [{kind: frame}]", "must have images"),
+    ("task: keynet\nsources: [{kind: synthetic, images: a}]", "must not have images"),
+    ("task: keynet\nsources: [{kind: photo, images: a}]", "kind of a source must be one of frame, tight"),
+    ("task: posenet\nsources: []", "task must be one of keynet, detnet"),
+    ("task: keynet\nsources: []\nepochs: 3", "unknown key.s. epochs"),
+    ("task: keynet\nsources: []\nminutes: long", "minutes must be float"),
+    ("task: keynet", "sources"),
+    ("- a", "must map keys to values"),
+    ("a: [", "cannot read recipe"),
+])  # fmt: skip
+def test_a_wrong_recipe_says_what_is_wrong(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    if text == "task: keynet":
+        assert load_recipe(path).sources == ()
+        return
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path)
+
+
+def test_the_shipped_recipes_hold_their_checks_out():
+    for task in ("keynet", "detnet"):
+        recipe = load_recipe(RECIPES / f"{task}.yaml")
+        trained = {(source.images, source.held_out_percent, source.without) for source in recipe.sources}
+        for check in (check for checks in recipe.checks.values() for check in checks):
+            for images, held_out_percent, without in trained:
+                if images == check.images:
+                    assert held_out_percent == check.held_out_percent or set(without) == set(check.only)
+
+
+def test_fine_tuning_on_own_images_with_one_command(tmp_path, capfd):
+    """The shipped network on labelled own images: resumes, reports, improves on what it trains on."""
+    from hand_tracking_ros.cli import main
+
+    folder, lines = tmp_path / "own", []
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(24):
+        points = POINTS * rng.uniform(0.9, 1.1) + rng.uniform(0, 20, 2)
+        cv2.imwrite(str(folder / f"{index}.png"), dotted(points, (140, 140)))
+        hand = {"side": "left", "keypoints_px": points.tolist(), "relative_depth": [0.1] * 21}
+        lines.append(json.dumps({"file": f"{index}.png", "hands": [hand]}))
+    (folder / "labels.jsonl").write_text("\n".join(lines) + "\n")
+    command = ["train", "keynet", "--images", str(folder), "--run", str(tmp_path / "run"), "--learning-rate", "2e-3"]
+    assert main([*command, "--minutes", "0.02", "--batch", "8", "--save-every-s", "0"]) == 0
+    first = capfd.readouterr().out
+    assert "convolutions of" in first
+    assert main([*command, "--minutes", "0.25", "--batch", "8", "--mining", "1"]) == 0
+    assert "resumed" in capfd.readouterr().out
+    reports = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert reports[-1]["samples"] > reports[0]["samples"]
+    assert reports[-1]["kp"] < reports[0]["kp"]
+    assert main(["train", "detnet", "--images", str(tmp_path / "nowhere"), "--run", str(tmp_path / "r")]) == 2

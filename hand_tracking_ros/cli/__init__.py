@@ -18,6 +18,7 @@ COMMANDS = {
     "models": "list and verify the models",
     "doctor": "show what is installed, what runs, and what is missing",
     "label": "label a folder of images with MediaPipe, to train on or to measure against",
+    "train": "train the networks, or fine-tune them on own images",
     "evaluate": "measure accuracy on a labelled data set or on tracking output",
 }
 USER_ERROR = 2

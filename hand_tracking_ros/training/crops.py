@@ -11,6 +11,7 @@ from hand_tracking_ros.geometry import Box, apply, box_around, crop_from_image, 
 from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.augment import blend, blob_mask, degrade, hand_mask, occlude, random_patch
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
+from hand_tracking_ros.training.mining import Draw
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class CropSampler:
     """
 
     def __init__(
-        self, groups, backgrounds, negatives=(), size: int = 96, jitter: CropJitter = CropJitter(), absent: float = 0.3
-    ):
+        self, groups, backgrounds, negatives=(), size: int = 96, jitter: CropJitter = CropJitter(),
+        absent: float = 0.3, mining: float = 0.0,
+    ):  # fmt: skip
         self.groups = [(kind, weight, [i for i in images if _usable(i)]) for kind, weight, images in groups]
         self.groups = [group for group in self.groups if group[2]]
         if not self.groups:
             raise ValueError("no labelled hands to train on")
+        self.draws = [Draw(len(images), mining) for _, _, images in self.groups]
         weights = np.array([weight for _, weight, _ in self.groups], float)
         self.shares = weights / weights.sum()
         self.backgrounds, self.size, self.jitter, self.absent = backgrounds, size, jitter, absent
@@ -78,8 +81,9 @@ class CropSampler:
 
     def sample(self, rng: np.random.Generator) -> CropSample:
         """One augmented sample."""
-        kind, _, images = self.groups[rng.choice(len(self.groups), p=self.shares)]
-        image = images[rng.integers(len(images))]
+        group = rng.choice(len(self.groups), p=self.shares)
+        kind, _, images = self.groups[group]
+        image = images[self.draws[group](rng)]
         sample = self._without_hand(image, rng) if rng.random() < self.absent else self._with_hand(kind, image, rng)
         crop = occlude(sample.crop, rng) if rng.random() < 0.1 else sample.crop
         return replace(sample, crop=degrade(crop, rng))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from hand_tracking_ros.errors import SourceError
 from hand_tracking_ros.geometry import Box, box_around, iou
 from hand_tracking_ros.skeleton import NUM_JOINTS
-
-OFFICE_WITH_HANDS = ("5", "35", "38", "39")  # photos of backgrounds_office in which a hand is seen after all
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def load_labelled(
 ) -> list[LabelledImage]:
     """Images below ``images`` that ``labels`` (labels.jsonl) names and ``keep(name)`` accepts, with their hands.
 
-    ``boxes``: a boxes.jsonl whose boxes add hands that the labels lack (keypoints NaN). Raises FileNotFoundError.
+    ``boxes``: a boxes.jsonl whose boxes add hands that the labels lack (keypoints NaN). Raises SourceError.
     """
     records = {}
     with labels.open() as lines:
@@ -82,7 +82,7 @@ def load_labelled(
 def _load_image(folder: Path, name: str, hands: tuple[LabelledHand, ...]) -> LabelledImage:
     image = cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise FileNotFoundError(f"cannot read {folder / name}, named by the labels: wrong image folder?")
+        raise SourceError(f"cannot read {folder / name}, named by the labels: wrong image folder?")
     alpha = image[..., 3].copy() if image.ndim == 3 and image.shape[2] == 4 else None
     mono = image if image.ndim == 2 else cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
     return LabelledImage(name, np.ascontiguousarray(mono), hands, alpha)
@@ -102,18 +102,26 @@ def _hand_from_box(box: list[float]) -> LabelledHand:
     return LabelledHand(unknown, unknown[:, 0], 0.5, Box(((x0 + x1) / 2, (y0 + y1) / 2), (side, side), 0.0))
 
 
-def load_backgrounds(office: Path, textures: Path) -> list[np.ndarray]:
-    """Mono background pictures without hands: whole photos, and the tiles of the texture sheets without captions.
+def load_backgrounds(folders: Iterable[Path], skip: Collection[str] = ()) -> list[np.ndarray]:
+    """Mono background pictures: whole photos, and the tiles of texture sheets (webp) without captions.
 
-    The few photos are listed many times over, so that a random pick is as likely a photo as a texture.
+    ``skip``: names of files that show hands after all. Photos are listed several times when they are fewer than tiles,
+    so that a random pick is as likely one as the other. Raises SourceError when there is no picture.
     """
-    photos = [path for path in sorted(office.glob("*.jpg")) if path.stem not in OFFICE_WITH_HANDS]
-    pictures = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in photos] * 40
-    for path in sorted(textures.glob("*.webp")):
-        sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if sheet is not None:
-            pictures += texture_tiles(sheet)
-    return [p for p in pictures if p is not None]
+    photos, tiles = [], []
+    for path in sorted(path for folder in folders for path in folder.iterdir()):
+        if path.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp") or path.name in skip:
+            continue
+        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if picture is None:
+            raise SourceError(f"cannot read background picture {path}")
+        if path.suffix.lower() == ".webp":
+            tiles += texture_tiles(picture)
+        else:
+            photos.append(picture)
+    if not photos and not tiles:
+        raise SourceError(f"no pictures in {', '.join(map(str, folders))}")
+    return photos * max(1, round(len(tiles) / max(len(photos), 1))) + tiles
 
 
 def texture_tiles(sheet: np.ndarray, least_px: int = 64) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,18 +12,29 @@ from hand_tracking_ros.geometry import apply, box_around, crop_from_image, warp
 from hand_tracking_ros.skeleton import palm_length
 from hand_tracking_ros.training.crops import CropSampler, load_synthetic_crops
 from hand_tracking_ros.training.frames import FrameSampler, dense_target, load_synthetic_frames
-from hand_tracking_ros.training.labelled import held_out, load_backgrounds, load_labelled
+from hand_tracking_ros.training.labelled import load_backgrounds
 from hand_tracking_ros.training.networks.blocks import normalised
-from hand_tracking_ros.training.networks.detnet import DetNet, DetNetConfig, DetNetRuntime, DetNetTarget, detnet_loss
-from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig, KeyNetRuntime, KeyNetTarget, keynet_loss
+from hand_tracking_ros.training.networks.detnet import (
+    DETNET_WEIGHTS,
+    DetNet,
+    DetNetConfig,
+    DetNetRuntime,
+    DetNetTarget,
+    detnet_loss,
+)
+from hand_tracking_ros.training.networks.keynet import (
+    KEYNET_WEIGHTS,
+    KeyNet,
+    KeyNetConfig,
+    KeyNetRuntime,
+    KeyNetTarget,
+    keynet_loss,
+)
+from hand_tracking_ros.training.recipe import Data, Recipe
+from hand_tracking_ros.training.synthetic.backgrounds import GAMMA, Backgrounds
 
-HAGRID, SUBHIH, ASL, DIGITS, CUTOUTS = (
-    "hagrid_hand_crops", "subhih_hands", "asl_letters_davidlee", "sign_digits_218", "slp_3dhands_cutouts",
-)  # fmt: skip
-HARD_GESTURES = ("fist", "like", "dislike", "none", "mute", "call", "stop_inverted")  # curled, or seen from the back
-HELD_OUT_PERCENT = 6.0  # of HaGRID photos; DIGITS is held out whole
-HELD_OUT_ROOMS = ("images_46", "images_25", "images_96", "images_16")  # of SUBHIH, for DetNet
-
+PROCEDURAL = 48  # backgrounds, where the recipe names none
+MINED = 400  # images per source that are measured at a time
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]  # as Backend.run: inputs to outputs, by name
 
@@ -40,42 +51,35 @@ def torch_run(runtime: torch.nn.Module) -> Run:
     return run
 
 
-def _load(data: Path, labels: Path, name: str, keep=lambda name: True, boxes: bool = False):
-    return load_labelled(
-        data / name, labels / name / "labels.jsonl", keep=keep, boxes=data / name / "boxes.jsonl" if boxes else None
-    )
-
-
-def _is_hard(name: str) -> bool:
-    return Path(name).parts[0] in HARD_GESTURES
-
-
-def _in_held_out_room(name: str) -> bool:
-    return Path(name).name.startswith(HELD_OUT_ROOMS)
+def _backgrounds(recipe: Recipe, data: Data) -> list[np.ndarray]:
+    folders = data.background_folders(recipe)
+    if folders:
+        return load_backgrounds(folders, recipe.skip_backgrounds)
+    scenes = Backgrounds(seed=recipe.seed, bank_size=PROCEDURAL)
+    light = [scenes.procedural(index).mean(axis=2) for index in range(PROCEDURAL)]
+    return [(255 * np.clip(scene, 0, 1) ** (1 / GAMMA)).astype(np.uint8) for scene in light]
 
 
 class KeyNetTask:
-    """KeyNet on teacher-labelled crops and frames, and on synthetic crops. The digits are never trained on."""
+    """KeyNet on labelled crops, cut-outs and frames, and on synthetic crops; checked on crops with perfect boxes."""
 
-    def __init__(self, data: Path, labels: Path, synthetic: list[Path], negatives: list[Path], config=KeyNetConfig()):
-        self.config = config
-        backgrounds = load_backgrounds(data / "backgrounds_office", data / "backgrounds_ambientcg")
-        hagrid = _load(data, labels, HAGRID)
-        train = [image for image in hagrid if not held_out(image.name, HELD_OUT_PERCENT)]
-        frames = _load(data, labels, SUBHIH, boxes=True) + _load(data, labels, ASL, boxes=True)
-        groups = [
-            ("tight", 0.26, [image for image in train if _is_hard(image.name)]),
-            ("tight", 0.1, [image for image in train if not _is_hard(image.name)]),
-            ("frame", 0.08, [f for f in frames if any(h.has_keypoints for h in f.hands)]),
-            ("cutout", 0.12, _load(data, labels, CUTOUTS)),
-            ("synthetic", 0.44, [image for path in synthetic for image in load_synthetic_crops(path)]),
-        ]
+    weights = KEYNET_WEIGHTS
+    config_type = KeyNetConfig
+
+    def __init__(self, recipe: Recipe, data: Data):
+        self.config = KeyNetConfig(**recipe.network)
+        groups = []
+        for source in recipe.sources:
+            pools = [image for path in data.pools for image in load_synthetic_crops(path)]
+            groups.append((source.kind, source.share, pools if source.kind == "synthetic" else data.load(source)))
         print([(kind, len(images)) for kind, _, images in groups], flush=True)
-        rendered = [image for path in negatives for image in load_synthetic_frames(path)]
-        self.sampler = CropSampler(groups, backgrounds, frames + rendered, config.size)
+        frames = [image for kind, _, images in groups if kind == "frame" for image in images]
+        negatives = frames + [image for path in data.negatives for image in load_synthetic_frames(path)]
+        backgrounds = _backgrounds(recipe, data)
+        self.sampler = CropSampler(groups, backgrounds, negatives, self.config.size, mining=recipe.mining)
         self.checks = {
-            "digits": _fixed_crops(_load(data, labels, DIGITS), config.size),
-            "hagrid": _fixed_crops([i for i in hagrid if held_out(i.name, HELD_OUT_PERCENT)][:1500], config.size),
+            name: fixed_crops([image for check in checks for image in data.load(check)], self.config.size)
+            for name, checks in recipe.checks.items()
         }
 
     def network(self) -> KeyNet:
@@ -96,10 +100,20 @@ class KeyNetTask:
         }
 
     def loss(self, network: KeyNet, batch):
-        """Loss and its parts on one batch."""
+        """The parts of the loss on one batch."""
         crop = normalised(batch["crop"][:, None].float()).contiguous(memory_format=torch.channels_last)
         target = KeyNetTarget(batch["keypoints"], batch["depth"].clamp(-3, 3), batch["presence"], batch["right"])
         return keynet_loss(network(crop), target, network.config.size)
+
+    def mine(self, run: Run, rng: np.random.Generator) -> None:
+        """Measure some images of every source, so that the hard ones are drawn more often."""
+        for (_, _, images), draw in zip(self.sampler.groups, self.sampler.draws):
+            indices = rng.choice(len(images), min(MINED, len(images)), replace=False)
+            hands = [next(hand for hand in images[i].hands if hand.has_keypoints) for i in indices]
+            one_each = [replace(images[i], hands=(hand,)) for i, hand in zip(indices, hands)]
+            crops, keypoints, _ = fixed_crops(one_each, self.config.size)
+            gaps = np.linalg.norm(run_crops(run, crops)[0] - keypoints, axis=-1).mean(axis=1)
+            draw.learn(indices, gaps / palm_length(keypoints))
 
     def images(self, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """The batch as the exported graph takes it."""
@@ -109,21 +123,26 @@ class KeyNetTask:
         """Held-out mean error in % of the palm, PCK at 20 % and side accuracy, clean mono crops."""
         report = {}
         for name, (crops, keypoints, right) in self.checks.items():
-            outputs = [run({"crop": crops[i : i + 16, None]}) for i in range(0, len(crops), 16)]
-            predicted = np.concatenate([o["keypoints"] for o in outputs])
+            predicted, answered = run_crops(run, crops)
             error = np.linalg.norm(predicted - keypoints, axis=-1) / palm_length(keypoints)[:, None]
-            side = (np.concatenate([o["right"] for o in outputs]) > 0.5) == (right > 0.5)
+            side = (answered > 0.5) == (right > 0.5)
             report[f"{name}_palm_percent"] = round(100 * float(error.mean()), 2)
             report[f"{name}_pck20_percent"] = round(100 * float((error < 0.2).mean()), 1)
             report[f"{name}_side_percent"] = round(100 * float(side[right != 0.5].mean()), 1)
         return report
 
 
-def _fixed_crops(images, size: int, scale: float = 1.5):
+def run_crops(run: Run, crops: np.ndarray, batch: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (N, 21, 2) px and right (N,) of crops (N, S, S)."""
+    outputs = [run({"crop": crops[i : i + batch, None]}) for i in range(0, len(crops), batch)]
+    return np.concatenate([o["keypoints"] for o in outputs]), np.concatenate([o["right"] for o in outputs])
+
+
+def fixed_crops(images, size: int, scale: float = 1.5):
     """Crops as the tracker would cut them with perfect boxes: (N, S, S) uint8, keypoints (N, 21, 2), right (N,)."""
     crops, keypoints, rights = [], [], []
     for image in images:
-        for hand in image.hands:
+        for hand in (hand for hand in image.hands if hand.has_keypoints):
             matrix = crop_from_image(box_around(hand.keypoints_px).scaled(scale), (size, size))
             crops.append(warp(image.mono, matrix, (size, size), border_value=None))
             keypoints.append(apply(matrix, hand.keypoints_px))
@@ -134,18 +153,26 @@ def _fixed_crops(images, size: int, scale: float = 1.5):
 class DetNetTask:
     """DetNet on real frames, on hands pasted into backgrounds, and on synthetic frames."""
 
-    def __init__(self, data: Path, labels: Path, synthetic: list[Path], negatives: list[Path], config=DetNetConfig()):
-        self.config = config
-        backgrounds = load_backgrounds(data / "backgrounds_office", data / "backgrounds_ambientcg")
-        subhih = _load(data, labels, SUBHIH, boxes=True)
-        asl = _load(data, labels, ASL, boxes=True)
-        frames = [i for i in subhih if not _in_held_out_room(i.name)] + [i for i in asl if not held_out(i.name, 12)]
-        pasteable = _load(data, labels, HAGRID, keep=lambda name: not held_out(name, HELD_OUT_PERCENT))
-        pasteable += _load(data, labels, CUTOUTS) * 3
-        rendered = [image for path in synthetic + negatives for image in load_synthetic_frames(path)]
-        print({"frames": len(frames), "pasteable": len(pasteable), "synthetic": len(rendered)}, flush=True)
-        self.sampler = FrameSampler(frames, pasteable, rendered, backgrounds, config.size)
-        self.check = [i for i in subhih if _in_held_out_room(i.name)] + [i for i in asl if held_out(i.name, 12)]
+    weights = DETNET_WEIGHTS
+    config_type = DetNetConfig
+
+    def __init__(self, recipe: Recipe, data: Data):
+        self.config = DetNetConfig(**recipe.network)
+        frames, pasteable, shares = [], [], dict.fromkeys(("frame", "pasted", "synthetic"), 0.0)
+        for source in recipe.sources:
+            shares["pasted" if source.kind in ("tight", "cutout") else source.kind] += source.share
+            if source.kind == "frame":
+                frames.append((source.share, data.load(source)))
+            elif source.kind != "synthetic":
+                pasteable.append((source.share, data.load(source)))
+        rendered = [image for path in (*data.pools, *data.negatives) for image in load_synthetic_frames(path)]
+        counts = {"frames": len(even(frames)), "pasteable": len(even(pasteable)), "synthetic": len(rendered)}
+        print(counts, flush=True)
+        backgrounds = _backgrounds(recipe, data)
+        self.sampler = FrameSampler(
+            even(frames), even(pasteable), rendered, backgrounds, self.config.size, tuple(shares.values())
+        )
+        self.check = [image for checks in recipe.checks.values() for check in checks for image in data.load(check)]
 
     def network(self) -> DetNet:
         return DetNet(self.config)
@@ -161,10 +188,13 @@ class DetNetTask:
         return {"image": torch.from_numpy(np.stack([s.image for s in samples])), **batch}
 
     def loss(self, network: DetNet, batch):
-        """Loss and its parts on one batch."""
+        """The parts of the loss on one batch."""
         image = normalised(batch["image"][:, None].float()).contiguous(memory_format=torch.channels_last)
         target = DetNetTarget(**{key: value for key, value in batch.items() if key != "image"})
         return detnet_loss(network(image), target)
+
+    def mine(self, run: Run, rng: np.random.Generator) -> None:
+        """Nothing: the focal loss weighs hard cells already."""
 
     def images(self, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """The batch as the exported graph takes it."""
@@ -193,20 +223,10 @@ class DetNetTask:
         return {"recall_percent": recall, "false_per_frame": round(false / len(self.check), 3)}
 
 
+def even(groups: list[tuple[float, list]]) -> list:
+    """One list from (share, images): each repeated so often that a random pick honours the shares, more or less."""
+    density = [share / len(images) for share, images in groups]
+    return [image for d, (_, images) in zip(density, groups) for image in images * max(1, round(d / min(density)))]
+
+
 TASKS = {"keynet": KeyNetTask, "detnet": DetNetTask}
-
-
-def initialise(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> int:
-    """Copy the tensors of ``weights`` that fit, paired in the order of the layers; returns how many were taken.
-
-    Accepts a checkpoint of train.py (its averaged weights) or a plain state dict of a network with the same layout,
-    whatever its layers are called. Raises ValueError when the layout differs.
-    """
-    weights = weights.get("average", weights)
-    own = network.state_dict()
-    if len(own) != len(weights):
-        raise ValueError(f"the weights to start from have {len(weights)} tensors, the network has {len(own)}")
-    pairs = [(key, value) for (key, mine), value in zip(own.items(), weights.values()) if mine.shape == value.shape]
-    own.update(pairs)
-    network.load_state_dict(own)
-    return len(pairs)

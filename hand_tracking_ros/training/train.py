@@ -1,11 +1,7 @@
-"""Train KeyNet or DetNet, resumable, on a CPU or a GPU.
+"""Train KeyNet or DetNet, resumable, on a CPU or a GPU: ``hand-tracking train`` (docs/training.md).
 
-    python -m hand_tracking_ros.training.train keynet --data DATA --labels LABELS --run runs/keynet --minutes 60
-    ... --block mobilenet_v2 --width 0.75    # the same network from another block of the zoo, narrower (docs/zoo.md)
-
-``DATA`` holds the image folders, ``LABELS`` a folder per image folder with the teacher's labels.jsonl
-(training/teacher.py). A run goes on where its checkpoint stands; the learning rate follows the minutes of the whole
-run.
+A run lives in a folder: ``checkpoint.pt``, ``log.jsonl``, and logs for tensorboard. It goes on where its checkpoint
+stands; the learning rate follows the minutes of the whole run.
 """
 
 from __future__ import annotations
@@ -22,9 +18,16 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
 
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training import networks, tasks
+from hand_tracking_ros.training.losses import LossWeights
 from hand_tracking_ros.training.networks import zoo
+from hand_tracking_ros.training.recipe import RECIPES, Check, Data, Recipe, Source, load_recipe
+from hand_tracking_ros.training.weights import start_from
+
+BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}"
 
 
 class Samples(IterableDataset):
@@ -62,105 +65,212 @@ def learning_rate(progress: float, peak: float) -> float:
     return peak * (min(1.0, progress / 0.03) * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))) + 0.01)
 
 
-def train(task, args) -> None:
-    """Train until the run's minutes are used up, saving ``checkpoint.pt`` and ``log.jsonl`` in the run folder."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    args.run.mkdir(parents=True, exist_ok=True)
-    checkpoint_path = args.run / "checkpoint.pt"
-    network = task.network().to(device, memory_format=torch.channels_last)
-    average = Average(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=1e-3)
-    spent_s, samples = 0.0, 0
-    if checkpoint_path.exists():
-        state = torch.load(checkpoint_path, map_location=device)
-        if networks.config_of(args.task, state) != network.config:
-            raise SystemExit(f"{checkpoint_path} is of another network: {state.get('config', 'the default one')}")
-        network.load_state_dict(state["network"])
-        average.network.load_state_dict(state["average"])
-        average.steps = state["average_steps"]
-        optimiser.load_state_dict(state["optimiser"])
-        spent_s, samples = state["spent_s"], state["samples"]
-        print(f"resumed {checkpoint_path} at {samples} samples, {spent_s / 60:.1f} min", flush=True)
-    elif args.init is not None:
-        loaded = tasks.initialise(network, torch.load(args.init, map_location=device))
-        average.network.load_state_dict(network.state_dict())
-        print(f"took {loaded} tensors from {args.init}", flush=True)
+class Trainer:
+    """One run: network, running average, optimiser and loss weights, as one checkpoint."""
 
-    stream = Samples(task, args.batch, args.seed + samples)
-    batches = iter(DataLoader(stream, batch_size=None, num_workers=args.workers, prefetch_factor=4))
-    last_s, saved_s = time.monotonic(), time.monotonic()
-    smooth: dict[str, float] = {}
-    step = 0
-    while spent_s < args.minutes * 60:
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(spent_s / (args.minutes * 60), args.learning_rate)
-        batch = {k: v.to(device) for k, v in next(batches).items()}
-        network.train()
-        zoo.set_progress(network, spent_s / (args.minutes * 60))
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss, parts = task.loss(network, batch)
-        optimiser.zero_grad(set_to_none=True)
+    def __init__(self, recipe: Recipe, data: Data, run: Path):
+        self.recipe, self.run = recipe, run
+        self.task = tasks.TASKS[recipe.task](recipe, data)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        fixed = {name: float(recipe.loss.get(name, weight)) for name, weight in self.task.weights.items()}
+        self.weigh = LossWeights(fixed, learned=bool(recipe.loss.get("learned"))).to(self.device)
+        self.network = self.task.network().to(self.device, memory_format=torch.channels_last)
+        self.average = Average(self.network)
+        trained = [*self.network.parameters(), *(p for p in self.weigh.parameters() if p.requires_grad)]
+        self.optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=1e-3)
+        self.spent_s, self.samples = 0.0, 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run is saved."""
+        return self.run / "checkpoint.pt"
+
+    def resume(self, init: str) -> str:
+        """Go on from the checkpoint, else start from ``init`` (weights.py; '' for random). Returns what was done."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, map_location=self.device)
+            if networks.config_of(self.recipe.task, state) != self.network.config:
+                raise ConfigError(f"{self.checkpoint} is of another network: {state.get('config', 'the default one')}")
+            self.network.load_state_dict(state["network"])
+            self.average.network.load_state_dict(state["average"])
+            self.average.steps = state["average_steps"]
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.weigh.load_state_dict(state.get("weigh", self.weigh.state_dict()))
+            self.spent_s, self.samples = state["spent_s"], state["samples"]
+            return f"resumed {self.checkpoint} at {self.samples} samples, {self.spent_s / 60:.1f} min"
+        if not init:
+            return "starting from random weights"
+        taken = start_from(self.network, init)
+        self.average.network.load_state_dict(self.network.state_dict())
+        return f"took {taken}"
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {"network": self.network.state_dict(), "average": self.average.network.state_dict()}
+        state |= {"average_steps": self.average.steps, "optimiser": self.optimiser.state_dict()}
+        state |= {"weigh": self.weigh.state_dict(), "spent_s": self.spent_s, "samples": self.samples}
+        state["config"] = dataclasses.asdict(self.network.config)
+        torch.save(state, self.checkpoint.with_suffix(".tmp"))
+        self.checkpoint.with_suffix(".tmp").rename(self.checkpoint)
+
+    def step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        """One update of the weights; returns the parts of the loss."""
+        progress = self.spent_s / (self.recipe.minutes * 60)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(progress, self.recipe.learning_rate)
+        self.network.train()
+        if self.recipe.freeze_norms:
+            for module in self.network.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
+        zoo.set_progress(self.network, progress)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            parts = self.task.loss(self.network, {key: value.to(self.device) for key, value in batch.items()})
+            loss = self.weigh(parts)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        average.update(network)
-        samples += args.batch
-        step += 1
-        for name, value in parts.items():
-            smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
-        now_s = time.monotonic()
-        spent_s += now_s - last_s
-        last_s = now_s
-        if now_s - saved_s > args.save_every_s or spent_s >= args.minutes * 60:
-            saved_s = now_s
-            state = {"network": network.state_dict(), "average": average.network.state_dict(), "spent_s": spent_s}
-            state |= {"average_steps": average.steps, "optimiser": optimiser.state_dict(), "samples": samples}
-            state["config"] = dataclasses.asdict(network.config)
-            torch.save(state, checkpoint_path.with_suffix(".tmp"))
-            checkpoint_path.with_suffix(".tmp").rename(checkpoint_path)
-            report = {
-                "minutes": round(spent_s / 60, 1),
-                "samples": samples,
-                **{k: round(v, 3) for k, v in smooth.items()},
-            }
-            report |= task.validate(tasks.torch_run(task.runtime(average.network)))
-            rate = samples / spent_s
-            left_min = (args.minutes * 60 - spent_s) / 60
-            print(json.dumps(report), f"{rate:.0f}/s, {left_min:.0f} min left", flush=True)
-            with (args.run / "log.jsonl").open("a") as log:
-                log.write(json.dumps(report) + "\n")
-            last_s = time.monotonic()  # validation is not training time
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        self.average.update(self.network)
+        self.samples += self.recipe.batch
+        return {name: float(value.detach()) for name, value in parts.items()}
+
+    def validate(self) -> dict[str, float]:
+        """The task's checks, with the averaged weights; also looks for hard images where the recipe wants that."""
+        run = tasks.torch_run(self.task.runtime(self.average.network))
+        if self.recipe.mining:
+            self.task.mine(run, np.random.default_rng(self.samples))
+        return self.task.validate(run)
+
+    def train(self, workers: int = 1, save_every_s: float = 300.0) -> dict[str, float]:
+        """Train until the run's minutes are used up, saving now and then; returns the last report."""
+        recipe, limit_s = self.recipe, self.recipe.minutes * 60
+        stream = Samples(self.task, recipe.batch, recipe.seed + self.samples)
+        loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+        batches, log = iter(loader), _Log(self.run)
+        smooth: dict[str, float] = {}
+        report: dict[str, float] = {}
+        last_s = saved_s = time.monotonic()
+        with tqdm(total=round(limit_s), initial=round(self.spent_s), unit="s", bar_format=BAR) as bar:
+            while self.spent_s < limit_s:
+                for name, value in self.step(next(batches)).items():
+                    smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
+                now_s = time.monotonic()
+                self.spent_s += now_s - last_s
+                last_s = now_s
+                parts = " ".join(f"{name} {value:.3f}" for name, value in smooth.items())
+                bar.set_postfix_str(f"{self.samples / self.spent_s:.0f} samples/s, {parts}", refresh=False)
+                bar.update(min(round(self.spent_s), round(limit_s)) - bar.n)
+                if now_s - saved_s > save_every_s or self.spent_s >= limit_s:
+                    saved_s = now_s
+                    self.save()
+                    report = {"minutes": round(self.spent_s / 60, 1), "samples": self.samples}
+                    report |= {name: round(value, 3) for name, value in smooth.items()} | self.validate()
+                    bar.clear()
+                    log.write(report)
+                    last_s = time.monotonic()  # validation is not training time
+        return report
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+class _Log:
+    """Reports on stdout, in log.jsonl, and for tensorboard where that is installed."""
+
+    def __init__(self, folder: Path):
+        self._file = folder / "log.jsonl"
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder))
+        except ImportError:
+            self._board = None
+
+    def write(self, report: dict[str, float]) -> None:
+        print(json.dumps(report), flush=True)
+        with self._file.open("a") as lines:
+            lines.write(json.dumps(report) + "\n")
+        if self._board is not None:
+            for name, value in report.items():
+                self._board.add_scalar(name, value, report["samples"])
+            self._board.flush()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``hand-tracking train``."""
     parser.add_argument("task", choices=sorted(tasks.TASKS))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--config", type=Path, help="recipe (default: that of the shipped network)")
+    parser.add_argument("--data", type=Path, default=Path(), help="folder that holds the recipe's image folders")
+    parser.add_argument(
+        "--labels", type=Path, help="folder with <image folder>/labels.jsonl (default: beside the images)"
+    )
+    parser.add_argument(
+        "--images", type=Path, nargs="+", default=[],
+        help="fine-tune the shipped network on these folders of labelled images instead",
+    )  # fmt: skip
+    parser.add_argument("--kind", choices=("frame", "tight", "cutout"), default="frame", help="of --images")
     parser.add_argument("--synthetic", type=Path, nargs="*", default=[], help="pools of training/synthetic")
     parser.add_argument("--negatives", type=Path, nargs="*", default=[], help="keynet: pools of synthetic frames")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the checkpoint and the log")
-    parser.add_argument("--init", type=Path, help="weights to start from; tensors that fit are taken")
-    parser.add_argument("--block", default="residual", help=f"what the network is built of: {', '.join(zoo.BLOCKS)}")
-    parser.add_argument("--neck", default="", help="another block for the pyramid")
-    parser.add_argument("--width", type=float, default=1.0, help="multiplies the channels")
-    parser.add_argument("--depth", type=float, default=1.0, help="multiplies the blocks per stage")
-    parser.add_argument("--resolution", type=float, default=1.0, help="multiplies the input's size")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of the whole run, over all restarts")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run", dest="folder", type=Path, required=True, help="folder of the checkpoint and the logs")
+    parser.add_argument("--init", help="start from: checkpoint .pt, or a model's name or manifest; 'none': random")
+    parser.add_argument("--block", help=f"what the network is built of: {', '.join(zoo.BLOCKS)}")
+    parser.add_argument("--neck", help="another block for the pyramid")
+    parser.add_argument("--width", type=float, help="multiplies the channels")
+    parser.add_argument("--depth", type=float, help="multiplies the blocks per stage")
+    parser.add_argument("--resolution", type=float, help="multiplies the input's size")
+    for name, kind in (("minutes", float), ("batch", int), ("learning_rate", float), ("seed", int), ("mining", float)):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"instead of the recipe's {name}")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare images")
     parser.add_argument("--save-every-s", type=float, default=300.0)
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> int:
+    """0. Raises HandTrackingError when recipe, data or weights are wrong."""
     cv2.setNumThreads(1)  # before the workers are forked: OpenCV's own threads do not survive that
     torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    scaling = {key: getattr(args, key) for key in ("block", "neck", "width", "depth", "resolution")}
-    config = networks.CONFIGS[args.task](**scaling)
-    train(tasks.TASKS[args.task](args.data, args.labels, args.synthetic, args.negatives, config), args)
+    recipe = recipe_of(args)
+    torch.manual_seed(recipe.seed)
+    pools = {"pools": tuple(args.synthetic), "negatives": tuple(args.negatives)}
+    trainer = Trainer(recipe, Data(args.data, args.labels, **pools), args.folder)
+    init = args.init or (recipe.task if args.images else "none")
+    print(trainer.resume("" if init == "none" else init), flush=True)
+    trainer.train(args.workers, args.save_every_s)
+    return 0
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe of a command line: the file's, or one to fine-tune on --images, with what the arguments override."""
+    if args.images:
+        recipe = fine_tuning(args.task, args.kind, args.images)
+    else:
+        recipe = load_recipe(args.config or RECIPES / f"{args.task}.yaml")
+    if recipe.task != args.task:
+        raise ConfigError(f"{args.config} is a recipe for {recipe.task}, not for {args.task}")
+    if not args.synthetic and not args.config:
+        rest = tuple(source for source in recipe.sources if source.kind != "synthetic")
+        recipe = dataclasses.replace(recipe, sources=rest)
+    names = ("minutes", "batch", "learning_rate", "seed", "mining")
+    changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    scaling = ("block", "neck", "width", "depth", "resolution")
+    network = {name: getattr(args, name) for name in scaling if getattr(args, name) is not None}
+    return dataclasses.replace(recipe, **changes, network={**recipe.network, **network})
+
+
+def fine_tuning(task: str, kind: str, folders: list[Path]) -> Recipe:
+    """A short, careful run on a few images: small steps, norms as they are, a tenth of the images held out."""
+    sources = tuple(Source(kind, images=str(folder.resolve()), held_out_percent=10) for folder in folders)
+    checks = tuple(Check(str(folder.resolve()), held_out_percent=10) for folder in folders)
+    return Recipe(
+        task, sources, {"held_out": checks}, minutes=10, batch=32 if task == "keynet" else 8,
+        learning_rate=2e-4, freeze_norms=True,
+    )  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    return run(parser.parse_args())
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,0 +1,165 @@
+"""Recipes: which images a network is trained on and checked with, and how, as a YAML file.
+
+``training/recipes/`` holds those of the shipped networks. Folders in a recipe are relative to ``data``; the labels of
+a folder are ``labels/<folder>/labels.jsonl``, or without ``labels`` the labels.jsonl inside it (docs/training.md).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.training.labelled import LabelledImage, held_out, load_labelled
+
+TASKS = ("keynet", "detnet")
+KINDS = ("frame", "tight", "cutout", "synthetic")
+RECIPES = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images to train on.
+
+    ``kind``: 'frame' (whole pictures with all hands labelled), 'tight' (crops without a margin), 'cutout' (with
+    alpha), or 'synthetic' (pools of training/synthetic, named on the command line). ``share`` of the samples, relative
+    to the other sources. ``only`` and ``without``: starts of file names or paths. Of the files that are left,
+    ``held_out_percent`` by a hash of the name are kept for checks.
+    """
+
+    kind: str
+    share: float = 1.0
+    images: str = ""
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    held_out_percent: float = 0.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """Labelled images that are never trained on: all that the filters leave, or their held-out part."""
+
+    images: str
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    held_out_percent: float = 100.0
+    most: int = 1500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run needs to know. ``network``: fields of KeyNetConfig or DetNetConfig. ``loss``: weights of the
+    parts of the loss by name, or ``learned: true`` (see losses.py). ``mining``: how much more often hard images are
+    drawn, see mining.py; 0 draws all alike. ``skip_backgrounds``: names of files that show hands. ``freeze_norms``:
+    batch norms keep their statistics, for fine-tuning."""
+
+    task: str
+    sources: tuple[Source, ...]
+    checks: Mapping[str, tuple[Check, ...]] = field(default_factory=dict)
+    backgrounds: tuple[str, ...] = ()
+    skip_backgrounds: tuple[str, ...] = ()
+    network: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    mining: float = 0.0
+    minutes: float = 60.0
+    batch: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 1
+    freeze_norms: bool = False
+
+
+def load_recipe(path: Path) -> Recipe:
+    """A recipe from its YAML. Raises ConfigError, which names file and key."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read recipe {path}: {error}") from error
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"recipe {path} must map keys to values, see docs/training.md")
+    values = dict(document)
+    values["sources"] = tuple(_part(Source, part, f"{path}: sources") for part in values.get("sources") or ())
+    values["checks"] = {
+        name: tuple(_part(Check, part, f"{path}: checks.{name}") for part in parts)
+        for name, parts in (values.get("checks") or {}).items()
+    }
+    recipe = _part(Recipe, values, str(path))
+    if recipe.task not in TASKS:
+        raise ConfigError(f"{path}: task must be one of {', '.join(TASKS)}; got '{recipe.task}'")
+    for source in recipe.sources:
+        if source.kind not in KINDS:
+            raise ConfigError(f"{path}: kind of a source must be one of {', '.join(KINDS)}; got '{source.kind}'")
+        if (source.kind == "synthetic") == bool(source.images):
+            raise ConfigError(
+                f"{path}: a source of kind '{source.kind}' must {'not ' * bool(source.images)}have images"
+            )
+    return recipe
+
+
+def _part(kind, values: Mapping[str, Any], where: str):
+    """A dataclass from a mapping; lists become tuples, integers floats where the default is one."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: must map keys to values, got {values!r}")
+    if unknown := sorted(set(values) - set(fields)):
+        raise ConfigError(f"{where}: unknown key(s) {', '.join(unknown)}; known: {', '.join(fields)}")
+    taken = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    for key, value in taken.items():
+        default = fields[key].default
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            taken[key] = float(value)
+        elif default is not dataclasses.MISSING and type(taken[key]) is not type(default):
+            raise ConfigError(f"{where}: {key} must be {type(default).__name__}, got {value!r}")
+    try:
+        return kind(**taken)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the folders of a recipe lie, and the pools of synthetic images. Loads them."""
+
+    images: Path = Path()
+    labels: Path | None = None
+    pools: tuple[Path, ...] = ()
+    negatives: tuple[Path, ...] = ()
+
+    def load(self, part: Source | Check) -> list[LabelledImage]:
+        """The images of a source without its held-out part, or those of a check. Raises ConfigError."""
+        checking = isinstance(part, Check)
+
+        def wanted(name: str) -> bool:
+            if (part.only and not _starts(name, part.only)) or _starts(name, part.without):
+                return False
+            return held_out(name, part.held_out_percent) == checking
+
+        folder = self.images / part.images
+        labels = (self.labels / part.images if self.labels else folder) / "labels.jsonl"
+        for path in (folder, labels):
+            if not path.exists():
+                raise ConfigError(
+                    f"{path} does not exist: --data must name the folder that holds '{part.images}', --labels the one "
+                    f"with {part.images}/labels.jsonl ('hand-tracking label' writes it)"
+                )
+        boxes = folder / "boxes.jsonl"
+        found = load_labelled(folder, labels, keep=wanted, boxes=boxes if boxes.exists() else None)
+        if not found:
+            raise ConfigError(f"no labelled image is left of {folder}: see only, without and held_out_percent")
+        return found[: part.most] if checking else found
+
+    def background_folders(self, recipe: Recipe) -> list[Path]:
+        """The folders of background pictures. Raises ConfigError when one is missing."""
+        folders = [self.images / name for name in recipe.backgrounds]
+        for folder in folders:
+            if not folder.is_dir():
+                raise ConfigError(f"{folder} is not there: backgrounds of the recipe are folders below --data")
+        return folders
+
+
+def _starts(name: str, starts: tuple[str, ...]) -> bool:
+    return name.startswith(starts) or Path(name).name.startswith(starts)

@@ -1,0 +1,100 @@
+"""Weights to start from: a checkpoint, or a shipped ONNX model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from hand_tracking_ros.errors import ModelError
+from hand_tracking_ros.manifest import find_manifest, load_manifest
+
+
+def start_from(network: nn.Module, source: str) -> str:
+    """Load the weights that ``source`` names: a checkpoint or state dict (.pt), or a model (name or manifest .yaml).
+
+    Returns what was taken, in words. Raises ModelError when they do not fit the network.
+    """
+    if source.endswith(".pt"):
+        taken = initialise(network, torch.load(source, map_location="cpu"))
+        return f"{taken} tensors of {source}"
+    manifest = load_manifest(find_manifest(source))
+    manifest.verify()
+    return f"{load_onnx(network, manifest.file)} convolutions of {manifest.file}"
+
+
+def initialise(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
+    """Copy the tensors of ``weights`` that fit, paired in the order of the layers; returns how many were taken.
+
+    Accepts a checkpoint of train.py (its averaged weights) or a plain state dict of a network with the same layout,
+    whatever its layers are called. Raises ModelError when the layout differs.
+    """
+    weights = weights.get("average", weights)
+    own = network.state_dict()
+    if len(own) != len(weights):
+        raise ModelError(f"the weights to start from have {len(weights)} tensors, the network has {len(own)}")
+    pairs = [(key, value) for (key, mine), value in zip(own.items(), weights.values()) if mine.shape == value.shape]
+    own.update(pairs)
+    network.load_state_dict(own)
+    return len(pairs)
+
+
+def load_onnx(network: nn.Module, path: Path) -> int:
+    """Copy the weights of an exported network back; returns the number of convolutions.
+
+    The export has folded each batch norm into its convolution, so the norms become plain offsets: go on training with
+    frozen norms. Raises ModelError when the layers differ.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(path)
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    layers = _layers(network)
+    if len(nodes) != len(layers):
+        raise ModelError(f"{path} has {len(nodes)} layers with weights, the network has {len(layers)}: not the same")
+    with torch.no_grad():
+        for node, (layer, norm) in zip(nodes, layers):
+            weight = values[node.input[1]]
+            bias = values[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), np.float32)
+            if weight.shape != tuple(layer.weight.shape):
+                raise ModelError(f"{path}: weights of shape {weight.shape} do not fit {tuple(layer.weight.shape)}")
+            layer.weight.copy_(torch.from_numpy(weight.copy()))
+            offset = layer.bias if norm is None else norm.bias
+            offset.copy_(torch.from_numpy(bias.copy()))
+            if norm is not None:
+                norm.weight.fill_(1.0)
+                norm.running_mean.zero_()
+                norm.running_var.fill_(1.0 - norm.eps)
+    return len(nodes)
+
+
+def _layers(network: nn.Module) -> list[tuple[nn.Module, nn.BatchNorm2d | None]]:
+    """Convolutions and linear layers in the order in which they run, each with the batch norm that follows."""
+    order: list[list] = []
+
+    def note(layer: nn.Module, *_) -> None:
+        if isinstance(layer, nn.BatchNorm2d):
+            order[-1][1] = layer
+        else:
+            order.append([layer, None])
+
+    kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+    hooks = [module.register_forward_hook(note) for module in network.modules() if isinstance(module, kinds)]
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 1, *_input_hw(network)))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return [tuple(pair) for pair in order]
+
+
+def _input_hw(network: nn.Module) -> tuple[int, int]:
+    size = network.config.size
+    return (size, size) if isinstance(size, int) else (size[1], size[0])
