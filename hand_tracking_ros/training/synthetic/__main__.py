@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 
 from hand_tracking_ros.errors import HandTrackingError
+from hand_tracking_ros.training.synthetic.poses import MIXTURE
+from hand_tracking_ros.training.synthetic.scene import VIEWS
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -26,11 +28,28 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--start", type=int, default=0, help="index of the first image: make a pool in pieces")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--poses", type=int, default=4000, help="poses to draw from")
+    for name, known in (("mixture", MIXTURE), ("views", VIEWS)):
+        parser.add_argument(
+            f"--{name}", nargs="*", type=lambda text, known=known: share(text, known), metavar="NAME=SHARE",
+            help=f"instead of {' '.join(f'{k}={v}' for k, v in known.items())}",
+        )  # fmt: skip
     parser.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders with photos or texture sheets")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="background files that show hands")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet with labels (png)")
     parser.add_argument("--output", type=Path, required=True, help="npz file, or a folder for the demo")
     return parser.parse_args(arguments)
+
+
+def share(text: str, known) -> tuple[str, float]:
+    """'fist=0.5' as a pair. Raises ArgumentTypeError."""
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if name not in known or not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=SHARE with a name of {', '.join(known)}")
+    return name, number
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +76,10 @@ def make_pool(args: argparse.Namespace) -> None:
     from hand_tracking_ros.training.synthetic.sheet import contact_sheet
 
     make, pack = KINDS[args.kind]
-    generator = Generator(args.seed, args.backgrounds, poses=args.poses, skip=args.skip)
+    generator = Generator(
+        args.seed, args.backgrounds, poses=args.poses, skip=args.skip,
+        mixture=dict(args.mixture or ()), views=dict(args.views or ()),
+    )  # fmt: skip
     start = time.monotonic()
     samples = [
         make(generator, k) for k in tqdm(range(args.start, args.start + args.count), unit="image", mininterval=2.0)

@@ -13,6 +13,7 @@ from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 from hand_tracking_ros.training.synthetic import photo, scene
 from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds
 from hand_tracking_ros.training.synthetic.model import HandModel
+from hand_tracking_ros.training.synthetic.poses import MIXTURE
 from hand_tracking_ros.training.synthetic.render import Renderer, SceneHand, Solid
 from hand_tracking_ros.types import Camera
 
@@ -41,10 +42,12 @@ class HandLabel:
 class Generator:
     """Makes samples of both kinds. Needs OpenGL (render.py); one per process."""
 
-    def __init__(self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000, skip=()):
+    def __init__(
+        self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000, skip=(), mixture=None, views=None
+    ):
         model = HandModel()
         self.seed, self.channels = seed, channels
-        self.scenes = scene.SceneSampler(model, seed, poses)
+        self.scenes = scene.SceneSampler(model, seed, poses, mixture or MIXTURE, views or scene.VIEWS)
         self.backgrounds = Backgrounds(background_folders, seed, skip=skip)
         self.renderer = Renderer(model)
 

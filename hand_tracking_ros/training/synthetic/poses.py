@@ -194,8 +194,8 @@ def is_plausible(poses: np.ndarray, model: HandModel, tolerance_m: float = 0.004
     return (penetration_m(keypoints) > -tolerance_m) & ~behind & ~in_palm
 
 
-def pose_library(count: int, model: HandModel, rng: np.random.Generator) -> np.ndarray:
-    """(N, POSE_SIZE) plausible poses in random order, mixed as ``MIXTURE`` says, with random wrists."""
+def pose_library(count: int, model: HandModel, rng: np.random.Generator, mixture=MIXTURE) -> np.ndarray:
+    """(N, POSE_SIZE) plausible poses in random order, mixed as ``mixture`` says, with random wrists."""
     makers = {
         "gesture": lambda n: gesture_poses(n, rng),
         "fist": lambda n: fist_poses(n, model, rng),
@@ -203,8 +203,8 @@ def pose_library(count: int, model: HandModel, rng: np.random.Generator) -> np.n
         "pinch": lambda n: pinch_poses(n, model, rng),
     }
     parts = []
-    for kind, share in MIXTURE.items():
-        wanted = int(np.ceil(count * share))
+    for kind, share in mixture.items():
+        wanted = int(np.ceil(count * share / sum(mixture.values())))
         found: list[np.ndarray] = []
         while sum(map(len, found)) < wanted:
             batch = makers[kind](min(512, 2 * wanted + 8))

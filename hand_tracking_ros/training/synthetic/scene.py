@@ -8,13 +8,14 @@ import numpy as np
 
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.training.synthetic.model import HandModel, turn, unit
-from hand_tracking_ros.training.synthetic.poses import clip_pose, grasp_library, pose_library
+from hand_tracking_ros.training.synthetic.poses import MIXTURE, clip_pose, grasp_library, pose_library
 from hand_tracking_ros.training.synthetic.render import AWAY, Lights, Look, SceneHand, Solid
 
 SKIN_TONES = np.array(
     [(0.78, 0.56, 0.46), (0.62, 0.41, 0.30), (0.42, 0.25, 0.16), (0.22, 0.12, 0.075), (0.09, 0.05, 0.035)]
 )
 X, Y, Z = np.eye(3)
+VIEWS = {"facing": 0.3, "towards": 0.38, "away": 0.14, "any": 0.18}  # the fingers point across, at or from the camera
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,14 @@ class Person:
 
 
 class SceneSampler:
-    """Draws random hands, people, objects and lights. ``poses``: size of the library of plausible poses."""
+    """Draws random hands, people, objects and lights. ``poses``: size of the library of plausible poses.
 
-    def __init__(self, model: HandModel, seed: int, poses: int = 4000):
-        self.model = model
-        self.poses = pose_library(poses, model, np.random.default_rng([seed, 104729]))
+    ``mixture`` of poses and ``views``: relative shares by name.
+    """
+
+    def __init__(self, model: HandModel, seed: int, poses: int = 4000, mixture=MIXTURE, views=VIEWS):
+        self.model, self.views = model, views
+        self.poses = pose_library(poses, model, np.random.default_rng([seed, 104729]), mixture)
         self.grasps = grasp_library(poses // 4, model, np.random.default_rng([seed, 104723]))
 
     def person(self, rng: np.random.Generator) -> Person:
@@ -48,20 +52,20 @@ class SceneSampler:
         pose = library[rng.integers(len(library))] + rng.normal(0, 1.5, library.shape[1])
         elbow = turn(unit(rng.normal(size=(1, 3))), np.array([rng.uniform(0, 100)]))[0]
         posed = self.model.posed(person.shape, clip_pose(pose), side, person.palm_m, elbow)
-        rotation = random_rotation(rng) if rotation is None else rotation
+        rotation = random_rotation(rng, self.views) if rotation is None else rotation
         center = posed.keypoints.min(axis=0) / 2 + posed.keypoints.max(axis=0) / 2
         return SceneHand(
             posed, rotation, position - rotation @ center, replace(person.look, seed=float(rng.uniform(0, 50)))
         )
 
 
-def random_rotation(rng: np.random.Generator) -> np.ndarray:
-    """(3, 3) camera from hand frame: mostly upright, palm or back towards the camera; every direction occurs.
+def random_rotation(rng: np.random.Generator, views=VIEWS) -> np.ndarray:
+    """(3, 3) camera from hand frame: palm or back towards the camera, along the fingers, or any.
 
-    Half of them look along the fingers: a fist or finger held towards the camera, or the wearer's own hands from
+    Half of the VIEWS look along the fingers: a fist or finger held towards the camera, or the wearer's own hands from
     behind. Photo collections hardly hold such views (2 of 1000 hands of HaGRID), so they have to come from here.
     """
-    kind = rng.choice(["facing", "towards", "away", "any"], p=[0.3, 0.38, 0.14, 0.18])
+    kind = rng.choice(list(views), p=np.array(list(views.values())) / sum(views.values()))
     if kind == "any":
         return random_direction_rotation(rng)
     if kind == "facing":
