@@ -15,6 +15,7 @@ pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install 
 # ruff: noqa: E402
 from torch import nn
 
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.export import export
 from hand_tracking_ros.training.networks import CONFIGS, NETWORKS, config_of, from_checkpoint
 from hand_tracking_ros.training.networks.blocks import channel_shuffle, count_macs, count_parameters
@@ -58,9 +59,9 @@ def test_every_channel_of_the_input_matters(name):
 
 
 def test_unknown_blocks_are_named():
-    with pytest.raises(ValueError, match="no block 'resnext'; known: conv, residual"):
+    with pytest.raises(ConfigError, match="no block 'resnext'; known: conv, residual"):
         block("resnext", 8, 8)
-    with pytest.raises(ValueError, match="cannot change the shape"):
+    with pytest.raises(ConfigError, match="cannot change the shape"):
         block("fbnet_skip", 8, 16)
 
 
@@ -233,7 +234,7 @@ def test_multipliers():
     assert [Scaling(depth=depth).repeats(3) for depth in (0.1, 0.5, 1.0, 1.2)] == [1, 2, 3, 4]
     assert KeyNetConfig().size == 96 and KeyNetConfig(resolution=0.7).size == 64
     assert DetNetConfig().size == (320, 240) and DetNetConfig(resolution=0.75).size == (240, 176)
-    with pytest.raises(ValueError, match="block names 3 blocks, the network has 8 places"):
+    with pytest.raises(ConfigError, match="block names 3 blocks, the network has 8 places"):
         KeyNet(KeyNetConfig(block="conv,conv,residual"))
 
 

@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TypeVar
 
+from hand_tracking_ros.errors import ConfigError
+
 CHANNEL_MULTIPLE = 8  # every width is one: whole vectors for the CPU, and every block's groups and branches divide it
 PIXEL_MULTIPLE = 16  # the networks halve their input four times
 ANY = TypeVar("ANY", bound="Scaling")
@@ -66,5 +68,5 @@ def _one_each(names: str, count: int, field: str) -> list[str]:
     if len(chosen) == 1:
         return chosen * count
     if len(chosen) != count:
-        raise ValueError(f"{field} names {len(chosen)} blocks, the network has {count} places: give one, or {count}")
+        raise ConfigError(f"{field} names {len(chosen)} blocks, the network has {count} places: give one, or {count}")
     return chosen

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.networks.blocks import conv_bn_relu
 from hand_tracking_ros.training.networks.zoo import classic, fbnet, grouped, mobile, pyramids
 
@@ -39,9 +40,9 @@ BLOCKS: dict[str, BlockFactory] = {
 
 
 def block(name: str, inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """A block by its name. Raises ValueError for a name that is not in BLOCKS."""
+    """A block by its name. Raises ConfigError for a name that is not in BLOCKS."""
     if name not in BLOCKS:
-        raise ValueError(f"there is no block '{name}'; known: {', '.join(BLOCKS)}")
+        raise ConfigError(f"there is no block '{name}'; known: {', '.join(BLOCKS)}")
     return BLOCKS[name](inputs, outputs, stride)
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.networks.blocks import InvertedResidual
 
 START_TEMPERATURE, DECAY = 5.0, 4.05  # of the paper: 5 exp(-0.045 epoch) over 90 epochs
@@ -21,9 +22,9 @@ def candidate(inputs: int, outputs: int, stride: int = 1, *, kernel: int, expans
 
 
 def skip(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """Nothing. Raises ValueError where the shape changes."""
+    """Nothing. Raises ConfigError where the shape changes."""
     if stride != 1 or inputs != outputs:
-        raise ValueError(f"fbnet_skip cannot change the shape: {inputs} to {outputs} channels, stride {stride}")
+        raise ConfigError(f"fbnet_skip cannot change the shape: {inputs} to {outputs} channels, stride {stride}")
     return nn.Identity()
 
 

@@ -1,0 +1,189 @@
+"""KeyNet and DetNet from every block of the zoo: size, measured latency, and accuracy after the same short training.
+
+    python benchmarks/zoo.py --markdown zoo.md --json zoo.json                 # cost only, a few minutes
+    python benchmarks/zoo.py --blocks residual mobilenet_v2 --width 0.5        # some, narrower
+    python benchmarks/zoo.py --train-minutes 20 --runs runs/zoo --data DATA --labels LABELS --synthetic POOL.npz
+
+Latency is CPU time per image on one thread, the median over rounds. Each round runs every network in every backend
+once, after one run that is not timed, so a busy moment of the machine hits all of them alike. What this script does
+not know goes to `hand-tracking train`, which resumes: an interrupted benchmark goes on where it was. A network that is
+not trained has random weights, which cost the same; FBNet's searchable one is left out then, it has not chosen yet.
+Needs the 'train' extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from hand_tracking_ros.backends import available_backends, create_backend
+from hand_tracking_ros.config import InferenceConfig
+from hand_tracking_ros.manifest import load_manifest
+from hand_tracking_ros.training import train
+from hand_tracking_ros.training.export import export, runtime_of
+from hand_tracking_ros.training.networks import CONFIGS, NETWORKS, from_checkpoint
+from hand_tracking_ros.training.networks.blocks import count_macs, count_parameters
+from hand_tracking_ros.training.networks.scaling import Scaling
+from hand_tracking_ros.training.networks.zoo import BLOCKS, finalise, set_progress
+
+CARD = {
+    "preprocessing": "none", "keypoint_order": "mediapipe_21", "architecture": {}, "precision": "fp32",
+    "licence": "none", "training": {"data": [], "command": "", "seed": 0, "hours": 0.0, "notes": ""}, "accuracy": {},
+}  # fmt: skip
+
+
+def fresh(task: str, config: Scaling) -> nn.Module:
+    """A network with random weights whose layers pass a signal on, as trained ones do."""
+    network = NETWORKS[task](config).train()
+    set_progress(network, 1.0)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        network(torch.randn(2, 1, *shape_of(task, network)))
+    return network.eval()
+
+
+def shape_of(task: str, network: nn.Module) -> tuple[int, int]:
+    """Rows and columns of the input."""
+    _, _, (width, height), _ = runtime_of(task, network)
+    return height, width
+
+
+def trained(task: str, scaling: list[str], folder: Path, minutes: float, rest: list[str]) -> tuple[nn.Module, dict]:
+    """The network after a training in ``folder``, and the last report of the training."""
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    arguments = [task, "--run", str(folder), "--init", "none", "--minutes", str(minutes), *scaling, *rest]
+    train.run(parser.parse_args(arguments))
+    report = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+    return from_checkpoint(task, torch.load(folder / "checkpoint.pt", map_location="cpu")).eval(), report
+
+
+def measured(runs: dict[tuple[str, str], Callable[[], object]], rounds: int) -> dict[tuple[str, str], float]:
+    """Median CPU milliseconds of each of ``runs``."""
+    times = {key: np.empty(rounds) for key in runs}
+    for k in range(rounds):
+        for key, run in runs.items():
+            run()  # brings its weights back into the caches
+            start = time.process_time()
+            run()
+            times[key][k] = time.process_time() - start
+    return {key: 1e3 * float(np.median(values)) for key, values in times.items()}
+
+
+def latency_runs(path: Path, label: str, backends: list[str]) -> dict[tuple[str, str], Callable[[], object]]:
+    """One image through the model in each backend, on one thread."""
+    manifest = load_manifest(path.with_suffix(".yaml"))
+    ((name, spec),) = manifest.inputs.items()
+    image = np.random.default_rng(0).integers(0, 256, (1, *spec.shape[1:])).astype(np.uint8)
+    loaded = {key: create_backend(manifest, InferenceConfig(backend=key, threads=1), 1) for key in backends}
+    return {(label, key): (lambda backend=backend: backend.run({name: image})) for key, backend in loaded.items()}
+
+
+def compare(task: str, names: list[str], backends: list[str], args: argparse.Namespace, rest: list[str]) -> list[dict]:
+    """One row per block."""
+    rows, runs = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            scaling = {"block": name, "width": args.width, "depth": args.depth, "resolution": args.resolution}
+            row = {"task": task, "block": name}
+            if args.train_minutes:
+                options = [part for key, value in scaling.items() for part in (f"--{key}", str(value))]
+                where = args.runs / f"{task}_{name}"
+                network, report = trained(task, options, where, args.train_minutes, rest)
+                row["training"] = report
+            else:
+                network = fresh(task, CONFIGS[task](**scaling))
+            network = finalise(network)
+            image = torch.zeros(1, 1, *shape_of(task, network))
+            row |= {"parameters": count_parameters(network), "macs": count_macs(network, image)}
+            runs |= latency_runs(export(task, network, Path(folder), f"{task}_{name}", CARD), name, backends)
+            rows.append(row)
+            print(f"{task} {name}: {row['parameters']} parameters, {row['macs']} MACs", flush=True)
+        latency = measured(runs, args.rounds)
+    for row in rows:
+        row["cpu_ms"] = {key: round(latency[row["block"], key], 3) for key in backends}
+    return rows
+
+
+def checks_of(rows: list[dict]) -> list[str]:
+    """Names of the held-out figures in the trainings' reports."""
+    reports = [row["training"] for row in rows if "training" in row]
+    return [key for key in reports[0] if key.endswith(("_percent", "_per_frame"))] if reports else []
+
+
+def markdown(task: str, rows: list[dict], backends: list[str]) -> str:
+    """The rows of a task as a table."""
+    checks = checks_of(rows)
+    head = ["block", "parameters (k)", "MMAC", *(f"{key} (CPU ms)" for key in backends), *checks]
+    lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    for row in rows:
+        cells = [row["block"], f"{row['parameters'] / 1e3:.0f}", f"{row['macs'] / 1e6:.1f}"]
+        cells += [f"{row['cpu_ms'][key]:.2f}" for key in backends]
+        cells += [str(row["training"].get(key, "")) for key in checks]
+        lines.append(f"| {' | '.join(cells)} |")
+    return f"### {NETWORKS[task].__name__}\n\n" + "\n".join(lines) + "\n"
+
+
+def machine() -> dict[str, object]:
+    """What the numbers were measured on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "backends": {status.name: status.version for status in available_backends() if status.usable},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--tasks", nargs="+", choices=sorted(NETWORKS), default=sorted(NETWORKS, reverse=True))
+    parser.add_argument("--blocks", nargs="+", choices=sorted(set(BLOCKS) - {"fbnet_skip"}), help="default: all")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--depth", type=float, default=1.0)
+    parser.add_argument("--resolution", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--train-minutes", type=float, default=0.0, help="train each network so long (default: not)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/zoo"), help="folder of the trainings")
+    parser.add_argument("--json", type=Path, help="write machine and rows to this file")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    args, rest = parser.parse_known_args()
+    if rest and not args.train_minutes:
+        parser.error(f"unknown: {' '.join(rest)} (arguments of a training need --train-minutes)")
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    left_out = {"fbnet_skip"} if args.train_minutes else {"fbnet_skip", "fbnet"}
+    names = args.blocks or [name for name in BLOCKS if name not in left_out]
+    backends = [s.name for s in available_backends() if s.usable and s.name in ("onnxruntime", "openvino")]
+    rows = {task: compare(task, names, backends, args, rest) for task in args.tasks}
+    tables = "\n".join(markdown(task, rows[task], backends) for task in args.tasks)
+    facts = machine() | {"rounds": args.rounds, "scaling": [args.width, args.depth, args.resolution]}
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()), f"\n{tables}")
+    if args.json:
+        args.json.write_text(
+            json.dumps({"machine": facts, "rows": [row for task in args.tasks for row in rows[task]]}, indent=1) + "\n"
+        )
+    if args.markdown:
+        args.markdown.write_text(tables)
+
+
+if __name__ == "__main__":
+    main()
