@@ -96,8 +96,8 @@ class HandTracks:
                 nearest.hand_box = _with_id(detection, nearest.id)
                 nearest.keypoints_px = None
             elif len(self._tracks) < self.config.max_hands:
-                self._tracks.append(_Track(self._next_id, _with_id(detection, self._next_id), None, -np.inf))
-                self._next_id += 1
+                new_id = self._next_id + sum(not np.isfinite(track.seen_s) for track in self._tracks)
+                self._tracks.append(_Track(new_id, _with_id(detection, new_id), None, -np.inf))
         return [track.hand_box for track in self._tracks]
 
     def update(self, keypoints: Sequence[HandKeypoints], stamp_s: float) -> None:
@@ -109,6 +109,7 @@ class HandTracks:
             track.seen = hand is not None and hand.presence >= least
             if track.seen:
                 self._see(track, hand, stamp_s)
+                self._next_id = max(self._next_id, track.id + 1)  # only hands that are confirmed use up ids
         self._tracks = [track for track in self._tracks if np.isfinite(track.seen_s)]
 
     def _see(self, track: _Track, hand: HandKeypoints, stamp_s: float) -> None:

@@ -103,6 +103,19 @@ def test_a_new_detection_that_keynet_denies_never_becomes_a_track():
     assert tracks.predict(view(), 0.033) == []
 
 
+def test_only_confirmed_hands_use_up_ids():
+    tracks = HandTracks(TrackConfig(search_interval_s=0.0, missing_interval_s=0.0))
+    for frame in range(5):
+        boxes = see(tracks, 0.03 * frame, detection(200, 240), detection(450, 240), presence=0.1)
+        assert [b.id for b in boxes] == [1, 2]
+    tracks.predict(view(), 0.2)
+    first, second = tracks.associate([detection(200, 240), detection(450, 240)], 0.2)
+    tracks.update([keypoints(first, 0.1), keypoints(second, 0.95)], 0.2)  # one of the two is a hand
+    assert [(b.id, b.source) for b in see(tracks, 0.23, detection(200, 240))] == [
+        (2, Source.PROPAGATED), (3, Source.DETECTED),
+    ]  # fmt: skip
+
+
 def test_a_hand_that_fades_coasts_then_ends():
     tracks = HandTracks(TrackConfig(max_hands=1, coast_s=0.1))
     see(tracks, 0.0, detection(300, 240))
