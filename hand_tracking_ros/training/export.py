@@ -25,6 +25,7 @@ from hand_tracking_ros.training.networks.zoo import finalise
 OPSET = 17
 MAX_BATCH = 16
 TOLERANCE = 2e-3  # largest difference between torch and ONNX Runtime, in the units of the outputs
+BACKGROUND = 0.05  # scores below it are no hands
 
 
 def runtime_of(task: str, network: torch.nn.Module) -> tuple[torch.nn.Module, str, tuple[int, int], str]:
@@ -69,7 +70,10 @@ def _compare(runtime: torch.nn.Module, path: Path, input_name: str, example: tor
     with torch.no_grad():
         expected = [value.numpy() for value in runtime(example)]
     for name, got, wanted in zip(runtime.outputs, outputs, expected):
-        worst = float(np.abs(got - wanted).max())
+        gap = np.abs(got - wanted)
+        if name == "scores":  # of several alike cells without a hand, the last bit decides which is a peak
+            gap[(np.minimum(got, wanted) == 0) & (np.maximum(got, wanted) < BACKGROUND)] = 0
+        worst = float(gap.max())
         if worst > TOLERANCE * max(1.0, float(np.abs(wanted).max())):
             raise RuntimeError(f"output '{name}' of {path} differs from torch by {worst}: the export is wrong")
     return outputs
