@@ -34,6 +34,7 @@ from hand_tracking_ros.training.networks.keynet import (
     HEATMAP_SIGMA_PX,
     KEYNET_WEIGHTS,
     KeyNet,
+    KeyNetConfig,
     KeyNetRuntime,
     KeyNetTarget,
     gaussian_maps,
@@ -369,6 +370,10 @@ def test_weights_come_back_from_onnx(tmp_path):
                 torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
     with pytest.raises(ModelError, match="layers with weights"):
         start_from(KeyNet(), str(tmp_path / "detnet.yaml"))
+    xception = KeyNet(KeyNetConfig(block="xception", width=0.5))
+    export("keynet", xception.eval(), tmp_path, "xception", CARD)
+    with pytest.raises(ModelError, match="cannot be taken back"):
+        start_from(KeyNet(KeyNetConfig(block="xception", width=0.5)), str(tmp_path / "xception.yaml"))
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -58,12 +58,14 @@ def load_onnx(network: nn.Module, path: Path) -> int:
         raise ModelError(f"{path} has {len(nodes)} layers with weights, the network has {len(layers)}: not the same")
     with torch.no_grad():
         for node, (layer, norm) in zip(nodes, layers):
+            offset = layer.bias if norm is None else norm.bias
+            if node.input[1] not in values or offset is None:
+                raise ModelError(f"{path}: the weights of '{node.name}' cannot be taken back; start from a checkpoint")
             weight = values[node.input[1]]
             bias = values[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), np.float32)
             if weight.shape != tuple(layer.weight.shape):
                 raise ModelError(f"{path}: weights of shape {weight.shape} do not fit {tuple(layer.weight.shape)}")
             layer.weight.copy_(torch.from_numpy(weight.copy()))
-            offset = layer.bias if norm is None else norm.bias
             offset.copy_(torch.from_numpy(bias.copy()))
             if norm is not None:
                 norm.weight.fill_(1.0)
