@@ -154,10 +154,23 @@ def test_pinches_bring_thumb_and_a_finger_together(model):
     assert np.median(gaps) < 0.025
 
 
-def test_fists_are_closed(model):
-    points = model.forward(np.zeros(16, int), poses.fist_poses(16, model, np.random.default_rng(3)))[1]
+def test_fists_are_closed_but_for_a_pointing_index(model):
+    points = model.forward(np.zeros(60, int), poses.fist_poses(60, model, np.random.default_rng(3)))[1]
     reach = np.linalg.norm(points[:, [8, 12, 16, 20]] - points[:, [0]], axis=-1)
-    assert reach.max() < 1.1  # straight fingers reach 1.6 model units and more
+    assert reach[:, 1:].max() < 1.1  # straight fingers reach 1.6 model units and more
+    assert 0.7 < (reach[:, 0] < 1.1).mean() < 0.95
+
+
+def test_grasping_hands_are_half_open(model):
+    points = model.forward(np.zeros(60, int), poses.grasp_library(60, model, np.random.default_rng(3)))[1]
+    reach = np.linalg.norm(points[:, [8, 12, 16]] - points[:, [0]], axis=-1)
+    assert 0.9 < np.median(reach) < 1.6
+
+
+def test_a_mixture_gives_only_what_it_names(model):
+    library = poses.pose_library(30, model, np.random.default_rng(1), {"fist": 1.0})
+    points = model.forward(np.zeros(30, int), library)[1]
+    assert np.linalg.norm(points[:, [12, 16, 20]] - points[:, [0]], axis=-1).max() < 1.15
 
 
 def test_trajectory_passes_its_keys_at_rest():
@@ -178,6 +191,42 @@ def test_rotations_are_proper():
             rotation = make(rng)
             assert np.linalg.det(rotation) == pytest.approx(1.0, abs=1e-5)
             np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("view", "least", "most"), [("facing", -0.9, 0.9), ("towards", -1.0, -0.5), ("away", 0.5, 1.0)]
+)
+def test_views_look_along_the_fingers_or_across(view, least, most):
+    rng = np.random.default_rng(4)
+    fingers = np.array([scene.random_rotation(rng, {view: 1.0}) @ [0, -1, 0] for _ in range(200)])
+    depth = fingers[:, 2]  # of the direction of the fingers: -1 points at the camera
+    assert ((least <= depth) & (depth <= most)).mean() > 0.9
+
+
+@pytest.mark.parametrize("radius_m", [0.015, 0.03, 0.045])
+def test_a_held_object_lies_before_the_palm_and_in_no_bone(model, radius_m):
+    rng = np.random.default_rng(5)
+    clear = 0
+    for pose in poses.grasp_library(20, model, rng):
+        points = model.posed(0, pose, Side.RIGHT, 0.088).keypoints.astype(float)
+        axes = np.eye(3)[:, [1, 0, 2]]  # across the palm
+        center = scene.grasp_center(points, axes, radius_m, is_ball=False)
+        assert center[2] < points[[0, 5, 17], 2].mean()  # palm side
+        gap = (points - center)[:, [1, 2]]
+        clear += np.linalg.norm(gap, axis=1).min() > radius_m
+        assert np.linalg.norm(center - points[[0, 5, 17]].mean(axis=0)) < 0.12
+    assert clear >= 15  # some fists leave no room
+
+
+def test_objects_come_without_hands(generator):
+    from hand_tracking_ros.training.synthetic.dataset import pack_frames
+
+    samples = [generator.objects(index) for index in range(3)]
+    assert all(image.shape == (160, 160) and labels == [] for image, labels in samples)
+    again = generator.objects(1)[0]
+    np.testing.assert_array_equal(samples[1][0], again)
+    arrays = pack_frames(samples)
+    assert len(arrays["images"]) == 3 and arrays["keypoints"].shape == (0, 21, 2)
 
 
 def test_texture_sheets_are_sliced_without_captions():

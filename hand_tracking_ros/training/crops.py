@@ -142,6 +142,10 @@ def _usable(image: LabelledImage) -> bool:
 def _box_off_hands(image: LabelledImage, rng: np.random.Generator) -> Box | None:
     """A random box that holds no hand, or None when ten tries all touched one."""
     height, width = image.mono.shape
+    if not image.hands and rng.random() < 0.7:  # what stands in the middle is meant
+        side = min(height, width) * rng.uniform(0.4, 1.0)
+        x, y = (0.5 + rng.uniform(-0.12, 0.12, 2)) * (width, height)
+        return Box((float(x), float(y)), (side, side), float(rng.uniform(-np.pi, np.pi)))
     for _ in range(10):
         side = float(np.exp(rng.uniform(np.log(30), np.log(min(height, width)))))
         box = Box((rng.uniform(0, width), rng.uniform(0, height)), (side, side), float(rng.uniform(-np.pi, np.pi)))

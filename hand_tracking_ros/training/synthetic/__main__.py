@@ -23,7 +23,7 @@ from hand_tracking_ros.training.synthetic.scene import VIEWS
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hand_tracking_ros.training.synthetic", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--kind", choices=("crops", "frames", "demo"), required=True)
+    parser.add_argument("--kind", choices=("crops", "frames", "objects", "demo"), required=True)
     parser.add_argument("--count", type=int, default=1000, help="number of images")
     parser.add_argument("--start", type=int, default=0, help="index of the first image: make a pool in pieces")
     parser.add_argument("--seed", type=int, default=1)

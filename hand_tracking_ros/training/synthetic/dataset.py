@@ -124,6 +124,27 @@ class Generator:
         solids += self._bystanders(camera, hands, person, rng)
         return self._shoot(camera, FRAME_WH, hands, solids, rng)
 
+    def objects(self, index: int) -> tuple[np.ndarray, list[HandLabel]]:
+        """(160, 160) uint8 with something that is no hand in the middle, as large as a hand would be; no labels."""
+        rng = np.random.default_rng([self.seed, 3, index])
+        person = self.scenes.person(rng)
+        position = np.array([rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2), 1.0]) * rng.uniform(0.3, 1.1)
+        kind, reach = str(rng.choice(["bottle", "bundle", "stray", "face"], p=[0.35, 0.2, 0.25, 0.2])), 0.1
+        if kind == "bottle":
+            solids = scene.bottle(position, rng)
+        elif kind == "bundle":
+            solids = scene.bundle(position, rng)
+        elif kind == "stray":
+            solids = [scene.stray_object(position, person, rng) for _ in range(rng.integers(1, 4))]
+        else:
+            solids, reach = scene.face_and_body(position, person, rng), 0.12
+        for _ in range(rng.poisson(0.6)):
+            solids.append(scene.stray_object(position + rng.normal(0, 0.12, 3) * [1, 1, 0], person, rng))
+        side = 2 * reach / position[2] * np.exp(rng.uniform(np.log(0.7), np.log(2.5)))
+        focal, center = CROP_PX / side, position[:2] / position[2] + rng.uniform(-0.15, 0.15, 2) * side
+        camera = Camera(focal, focal, CROP_PX / 2 - focal * center[0], CROP_PX / 2 - focal * center[1])
+        return self._shoot(camera, (CROP_PX, CROP_PX), [], solids, rng)
+
     def _place(self, camera: Camera, person: scene.Person, hands: list[SceneHand], holds: bool, rng):
         """A hand of 20 to 200 px somewhere in the frame, not on top of another; None when there is no room."""
         boxes = [pixel_box(camera, hand.keypoints_m()) for hand in hands]
@@ -246,4 +267,8 @@ def _label_arrays(labels: list[HandLabel]) -> dict[str, np.ndarray]:
     }
 
 
-KINDS = {"crops": (Generator.crop, pack_crops), "frames": (Generator.frame, pack_frames)}
+KINDS = {
+    "crops": (Generator.crop, pack_crops),
+    "frames": (Generator.frame, pack_frames),
+    "objects": (Generator.objects, pack_frames),
+}

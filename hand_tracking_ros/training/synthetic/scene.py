@@ -215,5 +215,37 @@ def stray_object(position: np.ndarray, person: Person, rng: np.random.Generator)
     )  # fmt: skip
 
 
+def bottle(position: np.ndarray, rng: np.random.Generator) -> list[Solid]:
+    """A bottle, can or jar that stands or lies at ``position`` (3,): body, shoulder, neck and cap."""
+    axes = rotation_of(rng.normal(0, 25) if rng.random() < 0.8 else rng.uniform(0, 360), rng.normal(0, 15), 0.0)
+    radius, height = rng.uniform(0.02, 0.045), rng.uniform(0.05, 0.12)
+    look = {"color": random_color(rng), "specular": rng.uniform(0.1, 0.6), "seed": float(rng.uniform(0, 50))}
+    parts = [Solid("cylinder", axes, position, (radius, height, radius), material="stripes", **look)]
+    if rng.random() < 0.7:
+        neck, up = radius * rng.uniform(0.25, 0.6), axes[:, 1]
+        parts += [
+            Solid("sphere", axes, position - up * height, (radius, radius * rng.uniform(0.8, 2.0), radius), **look),
+            Solid("cylinder", axes, position - up * (height + 1.6 * radius), (neck, radius, neck), **look),
+            Solid("cylinder", axes, position - up * (height + 2.6 * radius), (neck * 1.2, neck * 0.7, neck * 1.2),
+                  random_color(rng), seed=look["seed"]),
+        ]  # fmt: skip
+    return parts
+
+
+def bundle(position: np.ndarray, rng: np.random.Generator) -> list[Solid]:
+    """Things side by side as fingers are: pens, cables, chair legs, blocks."""
+    axes, color = random_direction_rotation(rng), random_color(rng)
+    thin, long, gap = rng.uniform(0.004, 0.012), rng.uniform(0.03, 0.08), rng.uniform(1.6, 3.5)
+    shape, seed = str(rng.choice(["cylinder", "box"])), float(rng.uniform(0, 50))
+    places = [
+        position + axes[:, 0] * thin * gap * k + axes[:, 1] * rng.normal(0, 0.01) for k in range(rng.integers(2, 6))
+    ]
+    return [
+        Solid(shape, axes, place, (thin, long * rng.uniform(0.7, 1.2), thin), color, random_color(rng), "plain",
+              rng.uniform(0, 0.4), seed)
+        for place in places
+    ]  # fmt: skip
+
+
 def random_color(rng: np.random.Generator) -> tuple[float, float, float]:
     return tuple(np.exp(rng.uniform(np.log(0.015), np.log(0.85))) * np.exp(rng.normal(0, 0.4, 3)))
