@@ -11,7 +11,7 @@ from hand_tracking_ros.backends import create_backend
 from hand_tracking_ros.config import InferenceConfig, KeypointConfig
 from hand_tracking_ros.detection import load_task_manifest
 from hand_tracking_ros.geometry import apply, box_around, crop_from_image, invert, warp
-from hand_tracking_ros.skeleton import palm_length
+from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 
 
@@ -60,7 +60,10 @@ class KeypointEstimator:
         wh = (self._size, self._size)
         matrices = [crop_from_image(hand_box.box.scaled(self.config.crop_scale), wh) for hand_box in boxes]
         crops = np.stack([warp(mono, matrix, wh, border_value=None) for matrix in matrices])[:, None]
-        outputs = self.backend.run({"crop": crops})
+        feeds = {"crop": crops}
+        if "prior" in self.manifest.inputs:
+            feeds |= _expectations(boxes, matrices)
+        outputs = self.backend.run(feeds)
         return [
             HandKeypoints(
                 id=hand_box.id,
@@ -74,6 +77,18 @@ class KeypointEstimator:
             )
             for i, (hand_box, matrix) in enumerate(zip(boxes, matrices))
         ]
+
+
+def _expectations(boxes: Sequence[HandBox], matrices: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """What KeyNet-F is told: keypoints in px of the crops, and 1 where they are known, else 0."""
+    prior = np.zeros((len(boxes), NUM_JOINTS, 2), np.float32)
+    scores = np.zeros((len(boxes), NUM_JOINTS), np.float32)
+    for i, (hand_box, matrix) in enumerate(zip(boxes, matrices)):
+        if hand_box.expected_px is not None:
+            known = np.isfinite(hand_box.expected_px).all(axis=1)
+            prior[i, known] = apply(matrix, hand_box.expected_px[known])
+            scores[i, known] = 1.0
+    return {"prior": prior, "prior_scores": scores}
 
 
 def suppress_duplicates(hands: list[HandKeypoints], share: float) -> list[HandKeypoints]:

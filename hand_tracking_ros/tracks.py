@@ -7,7 +7,7 @@ comes from optical flow on its last keypoints. Times are the stamps of the image
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class HandTracks:
         self._prune(stamp_s, mono.shape)
         self._propagate(current, stamp_s)
         self._previous, self._stamp_s = current, stamp_s
-        return [track.hand_box for track in self._tracks]
+        return self._boxes()
 
     def wants_detection(self, stamp_s: float) -> bool:
         """Whether DetNet should look at this frame: a hand is missing and the budget allows it."""
@@ -98,7 +98,15 @@ class HandTracks:
             elif len(self._tracks) < self.config.max_hands:
                 new_id = self._next_id + sum(not np.isfinite(track.seen_s) for track in self._tracks)
                 self._tracks.append(_Track(new_id, _with_id(detection, new_id), None, -np.inf))
-        return [track.hand_box for track in self._tracks]
+        return self._boxes()
+
+    def _boxes(self) -> list[HandBox]:
+        return [
+            track.hand_box
+            if track.keypoints_px is None or track.hand_box.source == Source.DETECTED
+            else replace(track.hand_box, expected_px=track.keypoints_px)
+            for track in self._tracks
+        ]
 
     def update(self, keypoints: Sequence[HandKeypoints], stamp_s: float) -> None:
         """Take the keypoints of this frame. What KeyNet does not confirm coasts, or ends when it was new."""

@@ -72,7 +72,8 @@ class Frame:
 class HandBox:
     """A box that may hold a hand, from DetNet (``id`` 0) or carried along for the track ``id``.
 
-    ``right_score``: probability 0..1 that it is a right hand (0.5 unknown).
+    ``right_score``: probability 0..1 that it is a right hand (0.5 unknown). ``expected_px`` (21, 2): where the
+    keypoints should be, for networks that use it; None for a hand that was not seen before.
     """
 
     box: Box
@@ -80,6 +81,7 @@ class HandBox:
     right_score: float = 0.5
     id: int = 0
     source: Source = Source.DETECTED
+    expected_px: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -77,3 +77,26 @@ def test_smeared_keypoints_lower_the_presence():
     )
     assert 0 < trusting.keypoint_scores.mean() < 1
     assert strict.presence == pytest.approx(trusting.presence * trusting.keypoint_scores.mean(), rel=1e-4)
+
+
+def test_keynet_f_is_told_where_the_keypoints_are_expected(tmp_path):
+    """The network here answers what it is told: the way into the crop and back must be exact, whatever the box."""
+    pytest.importorskip("onnx", reason="the test network is made with onnx: pip install onnx")
+    from tiny_models import keynet_f_manifest
+
+    model = str(keynet_f_manifest(tmp_path).path)
+    estimator = KeypointEstimator(KeypointConfig(model=model, sure_score=0.01), max_hands=3)
+    expected = np.random.default_rng(0).uniform(100, 300, (21, 2))
+    hidden = expected.copy()
+    hidden[4] = np.nan
+    boxes = [
+        HandBox(Box((200.0, 220.0), (150.0, 150.0), 0.8), 0.9, id=1, source=Source.PROPAGATED, expected_px=expected),
+        HandBox(Box((210.0, 190.0), (170.0, 170.0), -2.0), 0.9, id=2, source=Source.PROPAGATED, expected_px=hidden),
+        HandBox(Box((400.0, 300.0), (100.0, 100.0)), 0.9, id=3, source=Source.PROPAGATED),
+    ]
+    tracked, partly, new = estimator.estimate(picture(), boxes)
+    np.testing.assert_allclose(tracked.keypoints_px, expected, atol=1e-3)
+    assert tracked.keypoint_scores.min() == 1.0
+    np.testing.assert_allclose(np.delete(partly.keypoints_px, 4, 0), np.delete(expected, 4, 0), atol=1e-3)
+    assert partly.keypoint_scores[4] == 0.0 and partly.keypoint_scores.sum() == 20
+    assert new.keypoint_scores.max() == 0.0

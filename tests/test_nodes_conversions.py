@@ -36,6 +36,8 @@ def same(a, b) -> None:
         other = getattr(b, name)
         if isinstance(value, Box):
             same(value, other)
+        elif value is None:
+            assert other is None, name
         elif isinstance(value, int):
             assert other == value and type(other) is type(value), name
         else:
@@ -44,7 +46,8 @@ def same(a, b) -> None:
 
 
 def test_boxes_survive():
-    boxes = [HandBox(BOX, 0.75, 0.25, 7, Source.PROPAGATED), HandBox(BOX, 0.5)]
+    expected = random(21, 2)
+    boxes = [HandBox(BOX, 0.75, 0.25, 7, Source.PROPAGATED, expected_px=expected), HandBox(BOX, 0.5)]
     message = conversions.boxes_to_message(boxes, HEADER, width=640, height=480)
     assert message.header == HEADER and (message.image_width, message.image_height) == (640, 480)
     for before, after in zip(boxes, conversions.boxes_from_message(message), strict=True):

@@ -103,6 +103,14 @@ def test_a_new_detection_that_keynet_denies_never_becomes_a_track():
     assert tracks.predict(view(), 0.033) == []
 
 
+def test_boxes_say_where_keypoints_are_expected_once_a_hand_was_seen():
+    tracks = HandTracks(TrackConfig(max_hands=1))
+    (new,) = see(tracks, 0.0, detection(300, 240))
+    assert new.expected_px is None
+    (box,) = tracks.predict(view((17, -9)), 0.033)
+    np.testing.assert_allclose(box.expected_px, keypoints(new).keypoints_px + [17, -9], atol=1.0)
+
+
 def test_only_confirmed_hands_use_up_ids():
     tracks = HandTracks(TrackConfig(search_interval_s=0.0, missing_interval_s=0.0))
     for frame in range(5):

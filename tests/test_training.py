@@ -430,3 +430,64 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path, capfd):
     assert reports[-1]["samples"] > reports[0]["samples"]
     assert reports[-1]["kp"] < reports[0]["kp"]
     assert main(["train", "detnet", "--images", str(tmp_path / "nowhere"), "--run", str(tmp_path / "r")]) == 2
+
+
+def test_keynet_f_starts_as_its_keynet_and_learns_to_use_what_it_is_told():
+    from hand_tracking_ros.training.networks.keynet import prior_maps
+    from hand_tracking_ros.training.weights import initialise
+
+    torch.manual_seed(0)
+    plain, temporal = KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.5, temporal=True))
+    initialise(temporal, plain.state_dict())
+    crop, points = torch.randn(2, 1, 96, 96), 20 + 56 * torch.rand(2, 21, 2)
+    maps = prior_maps(points, torch.ones(2, 21), 24, 96)
+    assert maps.shape == (2, 21, 24, 24) and float(maps.amax(dim=(2, 3)).min()) > 0.75
+    for mine, theirs in zip(temporal.eval()(crop, maps), plain.eval()(crop)):
+        torch.testing.assert_close(mine, theirs)
+
+    weigh, errors = LossWeights(KEYNET_WEIGHTS), []
+    optimiser = torch.optim.Adam(temporal.parameters(), 3e-3)
+    unknown, same = torch.full((8, 21), float("nan")), torch.randn(1, 1, 96, 96).expand(8, 1, 96, 96)
+    points = 20 + 56 * torch.rand(8, 21, 2)
+    maps = prior_maps(points, torch.ones(8, 21), 24, 96)
+    for _ in range(60):  # one picture for all: only the expectation tells the hands apart
+        target = KeyNetTarget(points, unknown, torch.ones(8), torch.full((8,), 0.5))
+        outputs = temporal.train()(same, maps)
+        errors.append(float((soft_argmax(outputs[0], 96)[0] - points).detach().norm(dim=-1).mean()))
+        optimiser.zero_grad()
+        weigh(keynet_loss(outputs, target, 96)).backward()
+        optimiser.step()
+    assert np.mean(errors[-5:]) < 0.6 * np.mean(errors[:5])
+
+
+def test_simulated_expectations_are_near_and_now_and_then_absent():
+    from hand_tracking_ros.training.priors import NONE, simulated_prior
+
+    rng = np.random.default_rng(0)
+    priors = [simulated_prior(POINTS, 96, rng) for _ in range(1000)]
+    told = [(points, scores) for points, scores in priors if scores.any()]
+    assert 1 - len(told) / 1000 == pytest.approx(NONE, abs=0.05)
+    gaps = np.array([np.linalg.norm(points - POINTS, axis=1).mean() for points, _ in told])
+    assert 1.5 < np.median(gaps) < 6 and np.percentile(gaps, 99) < 20
+    assert 0.85 < np.mean([scores.mean() for _, scores in told]) < 0.95
+    others = [simulated_prior(POINTS, 96, rng, [POINTS + 40]) for _ in range(1000)]
+    far = [np.linalg.norm(points - POINTS, axis=1).mean() > 35 for points, scores in others if scores.any()]
+    assert 0.03 < np.mean(far) < 0.1
+
+
+def test_keynet_f_is_exported_with_its_inputs_and_tracks(tmp_path):
+    from hand_tracking_ros.config import InferenceConfig, KeypointConfig
+    from hand_tracking_ros.keypoints import KeypointEstimator
+    from hand_tracking_ros.types import HandBox, Source
+
+    torch.manual_seed(1)
+    network = KeyNet(KeyNetConfig(width=0.5, temporal=True))
+    torch.nn.init.normal_(network.prior.weight, std=0.2)
+    export("keynet", network.eval(), tmp_path, "keynet_f", CARD)
+    model = KeypointConfig(model=str(tmp_path / "keynet_f.yaml"))
+    estimator = KeypointEstimator(model, InferenceConfig(backend="onnxruntime"), max_hands=2)
+    assert set(estimator.manifest.inputs) == {"crop", "prior", "prior_scores"}
+    box, image = box_around(POINTS), dotted(POINTS)
+    told = HandBox(box, 0.9, id=1, source=Source.PROPAGATED, expected_px=POINTS)
+    with_prior, without = estimator.estimate(image, [told, HandBox(box, 0.9, id=2, source=Source.PROPAGATED)])
+    assert np.abs(with_prior.keypoints_px - without.keypoints_px).max() > 0.1

@@ -63,6 +63,23 @@ detnet (uint8[1, 1, 240, 320] image) => (float[1, 30, 40] scores, float[1, 6, 30
 }
 """
 
+KEYNET_F_TEXT = """
+<ir_version: 8, opset_import: ["": 17]>
+keynet_f (uint8[N, 1, 96, 96] crop, float[N, 21, 2] prior, float[N, 21] prior_scores) => (
+  float[N, 21, 2] keypoints, float[N, 21] scores, float[N, 21] depth, float[N] presence, float[N] right
+) {
+  keypoints = Identity(prior)
+  scores = Identity(prior_scores)
+  depth = Sub(prior_scores, prior_scores)
+  image = Cast<to = 1>(crop)
+  mean = ReduceMean<axes = [1, 2, 3], keepdims = 0>(image)
+  one = Constant<value_float = 1.0>()
+  least = Constant<value_float = 0.0>()
+  presence = Clip(mean, least, one)
+  right = Sub(mean, mean)
+}
+"""
+
 FACTS = {
     "preprocessing": "grey image, uint8; normalised inside the graph",
     "keypoint_order": "hand_tracking_ros.skeleton.JOINT_NAMES",
@@ -97,6 +114,21 @@ DETNET_TENSORS = {
         "boxes": TensorSpec("float32", (1, 6, 30, 40)),
     },
 }
+
+
+def keynet_f_manifest(folder: Path) -> ModelManifest:
+    """A KeyNet-F that answers exactly what it is told to expect."""
+    save_model(KEYNET_F_TEXT, {}, folder / "keynet_f.onnx")
+    tensors = {
+        "inputs": {
+            **KEYNET_TENSORS["inputs"],
+            "prior": TensorSpec("float32", ("N", 21, 2)),
+            "prior_scores": TensorSpec("float32", ("N", 21)),
+        },
+        "outputs": KEYNET_TENSORS["outputs"],
+    }
+    values = {"name": "keynet_f", "task": "keypoints", "file": "keynet_f.onnx", "max_batch": 4, **tensors, **FACTS}
+    return write_manifest(folder / "keynet_f.yaml", **values)
 
 
 def keynet_manifest(folder: Path, **changes) -> ModelManifest:

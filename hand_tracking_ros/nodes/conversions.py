@@ -112,6 +112,7 @@ def boxes_to_message(boxes: Sequence[HandBox], header: Header, width: int, heigh
             right_score=float(b.right_score),
             id=b.id,
             source=int(b.source),
+            expected_px=[] if b.expected_px is None else _points_2d(b.expected_px),
         )
         for b in boxes
     ]
@@ -121,7 +122,14 @@ def boxes_to_message(boxes: Sequence[HandBox], header: Header, width: int, heigh
 def boxes_from_message(message: msg.HandBoxArray) -> list[HandBox]:
     """The boxes of a HandBoxArray. Raises ValueError on a box that is not finite."""
     return [
-        HandBox(_box(b.box), score=b.score, right_score=b.right_score, id=b.id, source=Source(b.source))
+        HandBox(
+            _box(b.box),
+            score=b.score,
+            right_score=b.right_score,
+            id=b.id,
+            source=Source(b.source),
+            expected_px=np.array([(p.x, p.y) for p in b.expected_px]) if b.expected_px else None,
+        )
         for b in message.boxes
     ]
 

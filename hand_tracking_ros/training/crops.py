@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.augment import blend, blob_mask, degrade, hand_mask, occlude, random_patch
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
 from hand_tracking_ros.training.mining import Draw
+from hand_tracking_ros.training.priors import no_prior, simulated_prior
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,16 @@ def mirrored(crop_from_pixels: np.ndarray, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CropSample:
-    """crop (S, S) uint8; keypoints (21, 2) crop px; depth (21,) or NaN; presence, right as KeyNetTarget has them."""
+    """crop (S, S) uint8; keypoints (21, 2) crop px; depth (21,) or NaN; presence, right as KeyNetTarget has them;
+    prior (21, 2) and prior_scores (21,): what KeyNet-F is told to expect."""
 
     crop: np.ndarray
     keypoints: np.ndarray
     depth: np.ndarray
     presence: float
     right: float
+    prior: np.ndarray
+    prior_scores: np.ndarray
 
 
 class CropSampler:
@@ -77,6 +82,7 @@ class CropSampler:
         weights = np.array([weight for _, weight, _ in self.groups], float)
         self.shares = weights / weights.sum()
         self.backgrounds, self.size, self.jitter, self.absent = backgrounds, size, jitter, absent
+        self._recent: deque[np.ndarray] = deque(maxlen=32)  # keypoints of the last samples
         self.negatives = list(negatives)  # whole frames with all hands labelled: what lies beside the hands is none
 
     def sample(self, rng: np.random.Generator) -> CropSample:
@@ -98,7 +104,9 @@ class CropSampler:
         crop = self._render(kind, image, matrix, keypoints, rng)
         # A joint outside the crop is sought at its edge: a box that has shrunk grows back, frame by frame.
         keypoints = np.clip(keypoints, 0.5, self.size - 0.5)
-        return CropSample(crop, keypoints, hand.depth, 1.0, 1.0 - hand.right if mirror else hand.right)
+        prior = simulated_prior(keypoints, self.size, rng, self._recent)
+        self._recent.append(keypoints)
+        return CropSample(crop, keypoints, hand.depth, 1.0, 1.0 - hand.right if mirror else hand.right, *prior)
 
     def _render(self, kind, image, matrix, keypoints, rng) -> np.ndarray:
         wh = (self.size, self.size)
@@ -132,7 +140,10 @@ class CropSampler:
             crop = random_patch(self.backgrounds, wh, rng)
             if rng.random() < 0.4:  # a cut-out is not a hand yet
                 crop = blend(random_patch(self.backgrounds, wh, rng), crop, blob_mask(wh, rng))
-        return CropSample(crop, np.zeros((NUM_JOINTS, 2)), np.full(NUM_JOINTS, np.nan), 0.0, 0.5)
+        nothing = np.zeros((NUM_JOINTS, 2))
+        # A track that has slipped off its hand expects one all the same.
+        prior = simulated_prior(self._recent[-1], self.size, rng) if self._recent else no_prior()
+        return CropSample(crop, nothing, np.full(NUM_JOINTS, np.nan), 0.0, 0.5, *prior)
 
 
 def _usable(image: LabelledImage) -> bool:

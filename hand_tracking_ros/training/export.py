@@ -17,46 +17,65 @@ import torch
 import yaml
 
 from hand_tracking_ros.manifest import write_manifest
+from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.networks import from_checkpoint
 from hand_tracking_ros.training.networks.detnet import DetNetRuntime
-from hand_tracking_ros.training.networks.keynet import KeyNetRuntime
+from hand_tracking_ros.training.networks.keynet import KeyNetFRuntime, KeyNetRuntime
 from hand_tracking_ros.training.networks.zoo import finalise
 
 OPSET = 17
+TASK_NAMES = {"keynet": "keypoints", "detnet": "detect"}  # in manifests
 MAX_BATCH = 16
 TOLERANCE = 2e-3  # largest difference between torch and ONNX Runtime, in the units of the outputs
 BACKGROUND = 0.05  # scores below it are no hands
 
 
-def runtime_of(task: str, network: torch.nn.Module) -> tuple[torch.nn.Module, str, tuple[int, int], str]:
-    """(runtime module, input name, input size (W, H), task name of the manifest)."""
-    if task == "keynet":
-        size = network.config.size
-        return KeyNetRuntime(network).eval(), "crop", (size, size), "keypoints"
-    return DetNetRuntime(network).eval(), "image", network.config.size, "detect"
+def runtime_of(task: str, network: torch.nn.Module) -> torch.nn.Module:
+    """The module that is exported, with the names of its ``inputs`` and ``outputs``."""
+    if task == "detnet":
+        return DetNetRuntime(network).eval()
+    return (KeyNetFRuntime if network.config.temporal else KeyNetRuntime)(network).eval()
+
+
+def example_of(task: str, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """An example of every input: a batch of two where the batch is free."""
+    if task == "detnet":
+        width, height = network.config.size
+        return {"image": torch.randint(0, 256, (1, 1, height, width), dtype=torch.uint8)}
+    size = network.config.size
+    example = {"crop": torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)}
+    if network.config.temporal:
+        example |= {"prior": size * torch.rand(2, NUM_JOINTS, 2), "prior_scores": torch.rand(2, NUM_JOINTS)}
+    return example
 
 
 def export(task: str, network: torch.nn.Module, output: Path, name: str, card: dict) -> Path:
     """Write ``name``.onnx and ``name``.yaml into ``output``; raises RuntimeError when ONNX and torch disagree."""
-    runtime, input_name, (width, height), manifest_task = runtime_of(task, network)
-    dynamic = manifest_task == "keypoints"
-    example = torch.randint(0, 256, (2 if dynamic else 1, 1, height, width), dtype=torch.uint8)
+    runtime, example = runtime_of(task, network), example_of(task, network)
+    dynamic = task == "keynet"
     path = output / f"{name}.onnx"
-    names = list(runtime.outputs)
-    axes = {key: {0: "N"} for key in [input_name, *names]} if dynamic else None
+    axes = {key: {0: "N"} for key in [*runtime.inputs, *runtime.outputs]} if dynamic else None
     torch.onnx.export(
-        runtime, (example,), str(path), input_names=[input_name], output_names=names, dynamic_axes=axes,
-        opset_version=OPSET, dynamo=False, do_constant_folding=True,
+        runtime, tuple(example.values()), str(path), input_names=list(runtime.inputs),
+        output_names=list(runtime.outputs), dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+        do_constant_folding=True,
     )  # fmt: skip
-    outputs = _compare(runtime, path, input_name, example)
+    outputs = dict(zip(runtime.outputs, _compare(runtime, path, example), strict=True))
     batch = "N" if dynamic else 1
+
+    def specs(tensors) -> dict[str, dict]:
+        return {
+            key: {"dtype": str(np.asarray(value).dtype), "shape": [batch, *value.shape[1:]]}
+            for key, value in tensors.items()
+        }
+
     write_manifest(
         output / f"{name}.yaml",
         name=name,
         file=path.name,
-        task=manifest_task,
-        inputs={input_name: {"dtype": "uint8", "shape": [batch, 1, height, width]}},
-        outputs={key: {"dtype": "float32", "shape": [batch, *value.shape[1:]]} for key, value in zip(names, outputs)},
+        task=TASK_NAMES[task],
+        inputs=specs(example),
+        outputs=specs(outputs),
         opset=OPSET,
         max_batch=MAX_BATCH if dynamic else 1,
         **card,
@@ -64,11 +83,11 @@ def export(task: str, network: torch.nn.Module, output: Path, name: str, card: d
     return path
 
 
-def _compare(runtime: torch.nn.Module, path: Path, input_name: str, example: torch.Tensor) -> list[np.ndarray]:
+def _compare(runtime: torch.nn.Module, path: Path, example: dict[str, torch.Tensor]) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    outputs = session.run(None, {input_name: example.numpy()})
+    outputs = session.run(None, {key: value.numpy() for key, value in example.items()})
     with torch.no_grad():
-        expected = [value.numpy() for value in runtime(example)]
+        expected = [value.numpy() for value in runtime(*example.values())]
     for name, got, wanted in zip(runtime.outputs, outputs, expected):
         gap = np.abs(got - wanted)
         if name == "scores":  # of several alike cells without a hand, the last bit decides which is a peak

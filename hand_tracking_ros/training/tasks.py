@@ -26,10 +26,13 @@ from hand_tracking_ros.training.networks.keynet import (
     KEYNET_WEIGHTS,
     KeyNet,
     KeyNetConfig,
+    KeyNetFRuntime,
     KeyNetRuntime,
     KeyNetTarget,
     keynet_loss,
+    prior_maps,
 )
+from hand_tracking_ros.training.priors import no_prior, simulated_prior
 from hand_tracking_ros.training.recipe import Data, Recipe
 from hand_tracking_ros.training.synthetic.backgrounds import GAMMA, Backgrounds
 
@@ -86,14 +89,14 @@ class KeyNetTask:
         return KeyNet(self.config)
 
     def runtime(self, network: KeyNet) -> KeyNetRuntime:
-        return KeyNetRuntime(network)
+        return (KeyNetFRuntime if self.config.temporal else KeyNetRuntime)(network)
 
     def batch(self, rng: np.random.Generator, count: int) -> dict[str, torch.Tensor]:
         """``count`` samples as tensors, crop uint8 (B, 1, S, S)."""
         samples = [self.sampler.sample(rng) for _ in range(count)]
         stack = {
             key: np.stack([getattr(s, key) for s in samples])
-            for key in ("crop", "keypoints", "depth", "presence", "right")
+            for key in ("crop", "keypoints", "depth", "presence", "right", "prior", "prior_scores")
         }
         return {
             key: torch.from_numpy(value if key == "crop" else value.astype(np.float32)) for key, value in stack.items()
@@ -103,7 +106,9 @@ class KeyNetTask:
         """The parts of the loss on one batch."""
         crop = normalised(batch["crop"][:, None].float()).contiguous(memory_format=torch.channels_last)
         target = KeyNetTarget(batch["keypoints"], batch["depth"].clamp(-3, 3), batch["presence"], batch["right"])
-        return keynet_loss(network(crop), target, network.config.size)
+        size = network.config.size
+        prior = prior_maps(batch["prior"], batch["prior_scores"], size // 4, size) if self.config.temporal else None
+        return keynet_loss(network(crop, prior), target, size)
 
     def mine(self, run: Run, rng: np.random.Generator) -> None:
         """Measure some images of every source, so that the hard ones are drawn more often."""
@@ -112,30 +117,45 @@ class KeyNetTask:
             hands = [next(hand for hand in images[i].hands if hand.has_keypoints) for i in indices]
             one_each = [replace(images[i], hands=(hand,)) for i, hand in zip(indices, hands)]
             crops, keypoints, _ = fixed_crops(one_each, self.config.size)
-            gaps = np.linalg.norm(run_crops(run, crops)[0] - keypoints, axis=-1).mean(axis=1)
+            gaps = np.linalg.norm(self.answers(run, crops)[0] - keypoints, axis=-1).mean(axis=1)
             draw.learn(indices, gaps / palm_length(keypoints))
 
     def images(self, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """The batch as the exported graph takes it."""
-        return {"crop": batch["crop"][:, None].numpy()}
+        feeds = {"crop": batch["crop"][:, None].numpy()}
+        if self.config.temporal:
+            feeds |= {name: batch[name].numpy() for name in ("prior", "prior_scores")}
+        return feeds
 
     def validate(self, run: Run) -> dict[str, float]:
         """Held-out mean error in % of the palm, PCK at 20 % and side accuracy, clean mono crops."""
         report = {}
         for name, (crops, keypoints, right) in self.checks.items():
-            predicted, answered = run_crops(run, crops)
+            predicted, answered = self.answers(run, crops)
             error = np.linalg.norm(predicted - keypoints, axis=-1) / palm_length(keypoints)[:, None]
             side = (answered > 0.5) == (right > 0.5)
             report[f"{name}_palm_percent"] = round(100 * float(error.mean()), 2)
             report[f"{name}_pck20_percent"] = round(100 * float((error < 0.2).mean()), 1)
             report[f"{name}_side_percent"] = round(100 * float(side[right != 0.5].mean()), 1)
+            if self.config.temporal:
+                rng = np.random.default_rng(0)
+                priors = [simulated_prior(points, self.config.size, rng) for points in keypoints]
+                error = np.linalg.norm(self.answers(run, crops, priors)[0] - keypoints, axis=-1)
+                error = error / palm_length(keypoints)[:, None]
+                report[f"{name}_tracked_palm_percent"] = round(100 * float(error.mean()), 2)
         return report
 
-
-def run_crops(run: Run, crops: np.ndarray, batch: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints (N, 21, 2) px and right (N,) of crops (N, S, S)."""
-    outputs = [run({"crop": crops[i : i + batch, None]}) for i in range(0, len(crops), batch)]
-    return np.concatenate([o["keypoints"] for o in outputs]), np.concatenate([o["right"] for o in outputs])
+    def answers(self, run: Run, crops: np.ndarray, priors=None, batch: int = 16) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, 21, 2) px and right (N,) of crops (N, S, S); ``priors``: one per crop, default none."""
+        feeds = {"crop": crops[:, None]}
+        if self.config.temporal:
+            priors = [no_prior()] * len(crops) if priors is None else priors
+            expected, scores = zip(*priors)
+            feeds |= {"prior": np.stack(expected).astype(np.float32), "prior_scores": np.float32(scores)}
+        parts = [
+            run({name: values[i : i + batch] for name, values in feeds.items()}) for i in range(0, len(crops), batch)
+        ]
+        return np.concatenate([o["keypoints"] for o in parts]), np.concatenate([o["right"] for o in parts])
 
 
 def fixed_crops(images, size: int, scale: float = 1.5):

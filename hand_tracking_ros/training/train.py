@@ -217,6 +217,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=float, help="multiplies the channels")
     parser.add_argument("--depth", type=float, help="multiplies the blocks per stage")
     parser.add_argument("--resolution", type=float, help="multiplies the input's size")
+    parser.add_argument("--temporal", action="store_true", default=None, help="keynet: train KeyNet-F")
     for name, kind in (("minutes", float), ("batch", int), ("learning_rate", float), ("seed", int), ("mining", float)):
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"instead of the recipe's {name}")
     parser.add_argument("--threads", type=int, default=1)
@@ -251,7 +252,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         recipe = dataclasses.replace(recipe, sources=rest)
     names = ("minutes", "batch", "learning_rate", "seed", "mining")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    scaling = ("block", "neck", "width", "depth", "resolution")
+    scaling = ("block", "neck", "width", "depth", "resolution", "temporal")
     network = {name: getattr(args, name) for name in scaling if getattr(args, name) is not None}
     return dataclasses.replace(recipe, **changes, network={**recipe.network, **network})
 

@@ -33,6 +33,9 @@ def initialise(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
     """
     weights = weights.get("average", weights)
     own = network.state_dict()
+    if set(weights) < set(own):  # a KeyNet for a KeyNet-F
+        network.load_state_dict(weights, strict=False)
+        return len(weights)
     if len(own) != len(weights):
         raise ModelError(f"the weights to start from have {len(weights)} tensors, the network has {len(own)}")
     pairs = [(key, value) for (key, mine), value in zip(own.items(), weights.values()) if mine.shape == value.shape]
@@ -53,7 +56,7 @@ def load_onnx(network: nn.Module, path: Path) -> int:
     model = onnx.load(path)
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
-    layers = _layers(network)
+    layers = _layers(network)  # without the prior of a KeyNet-F, which nothing is given to
     if len(nodes) != len(layers):
         raise ModelError(f"{path} has {len(nodes)} layers with weights, the network has {len(layers)}: not the same")
     with torch.no_grad():

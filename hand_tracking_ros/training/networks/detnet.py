@@ -84,6 +84,7 @@ class DetNetRuntime(nn.Module):
     largest of their 3x3 neighbourhood score 0.
     """
 
+    inputs = ("image",)
     outputs = ("scores", "boxes")
 
     def __init__(self, network: DetNet):

@@ -4,6 +4,10 @@ Own variant of MEgATrack's KeyNet (networks/megatrack_keynet.py holds the paper'
 train several times faster than depthwise ones on a CPU and run as fast there, a feature pyramid up to stride 4, and
 soft-argmax over 24x24 heatmaps (integral regression, Sun et al., ECCV 2018).
 
+With ``temporal`` it is KeyNet-F (MEgATrack, section 4.2): it also sees where the keypoints are expected, as heatmaps at
+stride 4 that are added to the features there. All zero means that nothing is known, as for a new hand; a KeyNet's
+weights make a KeyNet-F that starts as good as it.
+
 Pixels are corner-origin pixels of the crop (geometry.py). Depth is in palm lengths, relative to joint 9.
 """
 
@@ -21,11 +25,15 @@ from hand_tracking_ros.training.networks.scaling import Scaling
 from hand_tracking_ros.training.networks.zoo import block, stage
 
 HEATMAP_SIGMA_PX = 2.6  # of the target Gaussian, in crop pixels
+PRIOR_SIGMA_PX = 4.0  # of the Gaussians that say where keypoints are expected
 
 
 @dataclass(frozen=True)
 class KeyNetConfig(Scaling):
-    """Input size, and widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels, all at scale 1."""
+    """Input size, and widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels, all at scale 1.
+
+    ``temporal``: KeyNet-F.
+    """
 
     full_size: int = 96
     stem: int = 16
@@ -34,6 +42,7 @@ class KeyNetConfig(Scaling):
     stride16: int = 128
     pyramid: int = 64
     head: int = 48
+    temporal: bool = False
 
     @property
     def size(self) -> int:
@@ -42,7 +51,10 @@ class KeyNetConfig(Scaling):
 
 
 class KeyNet(nn.Module):
-    """crop (B, 1, S, S) float, normalised -> heatmap logits (B, 21, S/4, S/4), depth (B, 21), presence, right (B,)."""
+    """crop (B, 1, S, S) float, normalised -> heatmap logits (B, 21, S/4, S/4), depth (B, 21), presence, right (B,).
+
+    KeyNet-F takes ``prior`` (B, 21, S/4, S/4) as well, see prior_maps.
+    """
 
     def __init__(self, config: KeyNetConfig = KeyNetConfig()):
         super().__init__()
@@ -63,9 +75,14 @@ class KeyNet(nn.Module):
         self.heatmaps = nn.Conv2d(head, NUM_JOINTS, 1)
         cells = (c.size // 16) ** 2
         self.vector = nn.Sequential(conv1x1(stride16, 32), nn.Flatten(), nn.Linear(32 * cells, NUM_JOINTS + 2))
+        if c.temporal:
+            self.prior = nn.Conv2d(NUM_JOINTS, stride4, 3, 1, 1, bias=False)
+            nn.init.zeros_(self.prior.weight)
 
-    def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, crop: Tensor, prior: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x4 = self.to_stride4(crop)  # (B, 32, 24, 24)
+        if prior is not None:
+            x4 = x4 + self.prior(prior)
         x8 = self.to_stride8(x4)  # (B, 64, 12, 12)
         x16 = self.to_stride16(x8)  # (B, 128, 6, 6)
         y8 = self.merge8(self.lateral8(x8) + F.interpolate(self.lateral16(x16), scale_factor=2.0, mode="nearest"))
@@ -97,6 +114,7 @@ class KeyNetRuntime(nn.Module):
     1: a sure joint has a heatmap as narrow as in training, a hidden one is spread out.
     """
 
+    inputs = ("crop",)
     outputs = ("keypoints", "scores", "depth", "presence", "right")
 
     def __init__(self, network: KeyNet):
@@ -104,11 +122,33 @@ class KeyNetRuntime(nn.Module):
         self.network = network
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        heatmaps, depth, presence, right = self.network(normalised(crop.float()))
+        return self.decoded(*self.network(normalised(crop.float())))
+
+    def decoded(self, heatmaps: Tensor, depth: Tensor, presence: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        """The outputs from those of the network."""
         keypoints, variance = soft_argmax(heatmaps, self.network.config.size)
         expected = 2 * HEATMAP_SIGMA_PX**2
         scores = torch.sqrt(expected / variance.clamp(min=expected))
         return keypoints, scores, depth, torch.sigmoid(presence), torch.sigmoid(right)
+
+
+class KeyNetFRuntime(KeyNetRuntime):
+    """The exported graph of KeyNet-F: also takes prior (N, 21, 2) crop px and prior_scores (N, 21), 0 for unknown."""
+
+    inputs = ("crop", "prior", "prior_scores")
+
+    def forward(self, crop: Tensor, prior: Tensor, prior_scores: Tensor) -> tuple[Tensor, ...]:
+        size = self.network.config.size
+        maps = prior_maps(prior, prior_scores, size // 4, size)
+        return self.decoded(*self.network(normalised(crop.float()), maps))
+
+
+def prior_maps(keypoints: Tensor, scores: Tensor, cells: int, size: int) -> Tensor:
+    """Gaussians (B, K, cells, cells) with peak ``scores`` (B, K) around keypoints (B, K, 2) in crop px."""
+    axis = cell_centres(cells, size, keypoints)
+    gx = torch.exp(-((axis - keypoints[..., 0:1]) ** 2) / (2 * PRIOR_SIGMA_PX**2))
+    gy = torch.exp(-((axis - keypoints[..., 1:2]) ** 2) / (2 * PRIOR_SIGMA_PX**2))
+    return gy[..., :, None] * gx[..., None, :] * scores[..., None, None]
 
 
 @dataclass(frozen=True)

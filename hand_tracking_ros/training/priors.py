@@ -1,0 +1,48 @@
+"""What a tracker would expect of a hand, simulated from its true keypoints: the second input of KeyNet-F.
+
+In use the expectation comes from the last frame, carried along by optical flow: mostly a little off as a whole, now
+and then wrong for a finger that has moved, missing for hidden joints, and nothing at all for a new hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hand_tracking_ros.skeleton import FINGERS, NUM_JOINTS
+
+NONE = 0.35  # share of samples without expectation
+OTHER = 0.06  # share whose expectation is that of another hand
+LOST_JOINT = 0.08
+MOVED_FINGER = 0.08  # per finger
+
+
+def no_prior() -> tuple[np.ndarray, np.ndarray]:
+    """(keypoints (21, 2), scores (21,)) of a new hand."""
+    return np.zeros((NUM_JOINTS, 2)), np.zeros(NUM_JOINTS)
+
+
+def simulated_prior(
+    keypoints: np.ndarray, size: int, rng: np.random.Generator, others: Sequence[np.ndarray] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Expected keypoints (21, 2) in crop px and their scores (21,) for a hand with these true ones.
+
+    ``others``: keypoints of other hands in crops, to be expected by mistake.
+    """
+    if rng.random() < NONE:
+        return no_prior()
+    if others and rng.random() < OTHER:
+        keypoints = others[rng.integers(len(others))]
+    centre = keypoints.mean(axis=0)
+    turn, scale = rng.normal(0, 0.06), np.exp(rng.normal(0, 0.03))
+    cos, sin = scale * np.cos(turn), scale * np.sin(turn)
+    expected = (keypoints - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
+    expected = expected + rng.normal(0, 0.025 * size, 2)
+    expected = expected + rng.normal(0, rng.uniform(0.003, 0.035) * size, expected.shape)
+    for finger in FINGERS.values():
+        if rng.random() < MOVED_FINGER:
+            reach = np.linspace(0.2, 1.0, len(finger))[:, None]
+            expected[list(finger)] += reach * rng.normal(0, 0.1 * size, 2)
+    scores = np.where(rng.random(NUM_JOINTS) < LOST_JOINT, 0.0, 1.0)
+    return expected, scores
