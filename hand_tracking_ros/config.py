@@ -96,8 +96,8 @@ class KeypointConfig(Config):
 class FlowConfig(Config):
     """Box propagation by pyramidal Lucas-Kanade optical flow."""
 
-    window_px: int = param(15, "Side of the flow window", low=5, high=61)
-    levels: int = param(3, "Pyramid levels above full resolution", low=0, high=6)
+    window_px: int = param(11, "Side of the flow window", low=5, high=61)
+    levels: int = param(4, "Pyramid levels above full resolution", low=0, high=6)
     max_width_px: int = param(320, "Wider images are halved until they fit before flow", low=160, high=4096)
     max_backward_error_px: float = param(
         2.0, "A point that flows back further than this from its start is dropped", low=0.1, high=20.0
