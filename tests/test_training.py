@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -331,22 +333,32 @@ def test_hard_images_are_drawn_more_often_within_limits():
     assert np.bincount([plain(rng) for _ in range(20000)], minlength=100).min() > 140
 
 
+FORKED_DRAW = """
+import numpy as np, torch
+from hand_tracking_ros.training.mining import Draw
+
+draw = Draw(4, strength=1.0)
+context = torch.multiprocessing.get_context("fork")
+ask, answer = context.Event(), context.Queue()
+
+def work():
+    ask.wait(20)
+    rng = np.random.default_rng(0)
+    answer.put(np.bincount([draw(rng) for _ in range(4000)], minlength=4).tolist())
+
+process = context.Process(target=work)
+process.start()
+draw.learn(np.arange(4), np.array([1.0, 1.0, 1.0, 5.0]))
+ask.set()
+print(*answer.get(timeout=20))
+process.join(20)
+"""
+
+
 def test_the_workers_of_a_loader_see_what_is_learned():
     """The weights lie in shared memory: a forked process draws by what its parent learned later."""
-    draw = Draw(4, strength=1.0)
-    ask, answer = torch.multiprocessing.Event(), torch.multiprocessing.Queue()
-
-    def work() -> None:
-        ask.wait(20)
-        rng = np.random.default_rng(0)
-        answer.put(np.bincount([draw(rng) for _ in range(4000)], minlength=4).tolist())
-
-    process = torch.multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    draw.learn(np.arange(4), np.array([1.0, 1.0, 1.0, 5.0]))
-    ask.set()
-    counts = answer.get(timeout=20)
-    process.join(20)
+    done = subprocess.run([sys.executable, "-c", FORKED_DRAW], capture_output=True, text=True, timeout=60, check=True)
+    counts = [int(count) for count in done.stdout.split()]
     assert counts[3] > 2.5 * max(counts[:3])
 
 
@@ -407,9 +419,13 @@ def test_the_shipped_recipes_hold_their_checks_out():
                     assert held_out_percent == check.held_out_percent or set(without) == set(check.only)
 
 
-def test_fine_tuning_on_own_images_with_one_command(tmp_path, capfd):
+def test_fine_tuning_on_own_images_with_one_command(tmp_path):
     """The shipped network on labelled own images: resumes, reports, improves on what it trains on."""
-    from hand_tracking_ros.cli import main
+
+    def train(*arguments: str) -> subprocess.CompletedProcess:
+        """In a process of its own, as users do: it forks workers."""
+        command = [sys.executable, "-m", "hand_tracking_ros.cli", "train", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     folder, lines = tmp_path / "own", []
     folder.mkdir()
@@ -420,16 +436,16 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path, capfd):
         hand = {"side": "left", "keypoints_px": points.tolist(), "relative_depth": [0.1] * 21}
         lines.append(json.dumps({"file": f"{index}.png", "hands": [hand]}))
     (folder / "labels.jsonl").write_text("\n".join(lines) + "\n")
-    command = ["train", "keynet", "--images", str(folder), "--run", str(tmp_path / "run"), "--learning-rate", "2e-3"]
-    assert main([*command, "--minutes", "0.02", "--batch", "8", "--save-every-s", "0"]) == 0
-    first = capfd.readouterr().out
-    assert "convolutions of" in first
-    assert main([*command, "--minutes", "0.25", "--batch", "8", "--mining", "1"]) == 0
-    assert "resumed" in capfd.readouterr().out
+    own = ["keynet", "--images", str(folder), "--run", str(tmp_path / "run"), "--learning-rate", "2e-3"]
+    first = train(*own, "--minutes", "0.02", "--batch", "8", "--save-every-s", "0")
+    assert first.returncode == 0 and "convolutions of" in first.stdout, first.stderr
+    second = train(*own, "--minutes", "0.25", "--batch", "8", "--mining", "1")
+    assert second.returncode == 0 and "resumed" in second.stdout, second.stderr
     reports = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert reports[-1]["samples"] > reports[0]["samples"]
     assert reports[-1]["kp"] < reports[0]["kp"]
-    assert main(["train", "detnet", "--images", str(tmp_path / "nowhere"), "--run", str(tmp_path / "r")]) == 2
+    wrong = train("detnet", "--images", str(tmp_path / "nowhere"), "--run", str(tmp_path / "r"))
+    assert wrong.returncode == 2 and "nowhere does not exist" in wrong.stderr
 
 
 def test_keynet_f_starts_as_its_keynet_and_learns_to_use_what_it_is_told():
