@@ -242,3 +242,13 @@ def test_parameter_files(tmp_path):
 def test_text_table():
     text = options.text_table([("a", 1), ("long name", 22)], ("name", "n"))
     assert text.splitlines() == ["name        n", "-------------", "a           1", "long name  22"]
+
+
+def test_a_command_that_needs_what_is_not_installed_says_so():
+    """Training needs torch, which the runtime does not: here it is hidden."""
+    program = (
+        "import sys; sys.modules['torch'] = None; from hand_tracking_ros.cli import main; sys.exit(main(['train']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "'hand-tracking train' needs the Python package 'torch'" in done.stderr and "Traceback" not in done.stderr

@@ -49,15 +49,15 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for name, summary in COMMANDS.items():
         if name == chosen:
-            _command(name).add_parser(subparsers)
+            _add(name, subparsers)
         else:
             subparsers.add_parser(name, help=summary)
     return parser
 
 
-def _command(name: str):
+def _add(name: str, subparsers) -> None:
     try:
-        return importlib.import_module(f"{__name__}.{name}")
+        importlib.import_module(f"{__name__}.{name}").add_parser(subparsers)
     except ModuleNotFoundError as error:
         raise HandTrackingError(
             f"'hand-tracking {name}' needs the Python package '{error.name}', which is not installed; 'hand-tracking "

@@ -18,9 +18,7 @@ import yaml
 
 from hand_tracking_ros.manifest import write_manifest
 from hand_tracking_ros.skeleton import NUM_JOINTS
-from hand_tracking_ros.training.networks import from_checkpoint
-from hand_tracking_ros.training.networks.detnet import DetNetRuntime
-from hand_tracking_ros.training.networks.keynet import KeyNetFRuntime, KeyNetRuntime
+from hand_tracking_ros.training.networks import from_checkpoint, runtime_of
 from hand_tracking_ros.training.networks.zoo import finalise
 
 OPSET = 17
@@ -28,13 +26,6 @@ TASK_NAMES = {"keynet": "keypoints", "detnet": "detect"}  # in manifests
 MAX_BATCH = 16
 TOLERANCE = 2e-3  # largest difference between torch and ONNX Runtime, in the units of the outputs
 BACKGROUND = 0.05  # scores below it are no hands
-
-
-def runtime_of(task: str, network: torch.nn.Module) -> torch.nn.Module:
-    """The module that is exported, with the names of its ``inputs`` and ``outputs``."""
-    if task == "detnet":
-        return DetNetRuntime(network).eval()
-    return (KeyNetFRuntime if network.config.temporal else KeyNetRuntime)(network).eval()
 
 
 def example_of(task: str, network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -51,7 +42,7 @@ def example_of(task: str, network: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def export(task: str, network: torch.nn.Module, output: Path, name: str, card: dict) -> Path:
     """Write ``name``.onnx and ``name``.yaml into ``output``; raises RuntimeError when ONNX and torch disagree."""
-    runtime, example = runtime_of(task, network), example_of(task, network)
+    runtime, example = runtime_of(network), example_of(task, network)
     dynamic = task == "keynet"
     path = output / f"{name}.onnx"
     axes = {key: {0: "N"} for key in [*runtime.inputs, *runtime.outputs]} if dynamic else None

@@ -13,12 +13,12 @@ from hand_tracking_ros.skeleton import palm_length
 from hand_tracking_ros.training.crops import CropSampler, load_synthetic_crops
 from hand_tracking_ros.training.frames import FrameSampler, dense_target, load_synthetic_frames
 from hand_tracking_ros.training.labelled import load_backgrounds
+from hand_tracking_ros.training.networks import runtime_of
 from hand_tracking_ros.training.networks.blocks import normalised
 from hand_tracking_ros.training.networks.detnet import (
     DETNET_WEIGHTS,
     DetNet,
     DetNetConfig,
-    DetNetRuntime,
     DetNetTarget,
     detnet_loss,
 )
@@ -26,8 +26,6 @@ from hand_tracking_ros.training.networks.keynet import (
     KEYNET_WEIGHTS,
     KeyNet,
     KeyNetConfig,
-    KeyNetFRuntime,
-    KeyNetRuntime,
     KeyNetTarget,
     keynet_loss,
     prior_maps,
@@ -42,14 +40,14 @@ MINED = 400  # images per source that are measured at a time
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]  # as Backend.run: inputs to outputs, by name
 
 
-def torch_run(runtime: torch.nn.Module) -> Run:
-    """A network's runtime module (one input) as something to validate."""
-    runtime.eval()
+def torch_run(network: torch.nn.Module) -> Run:
+    """A network, on whatever device it is, as something to validate: numpy in, numpy out."""
+    runtime, device = runtime_of(network), next(network.parameters()).device
 
     @torch.no_grad()
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = runtime(*map(torch.from_numpy, feeds.values()))
-        return {name: value.numpy() for name, value in zip(runtime.outputs, outputs, strict=True)}
+        outputs = runtime(*(torch.from_numpy(value).to(device) for value in feeds.values()))
+        return {name: value.cpu().numpy() for name, value in zip(runtime.outputs, outputs, strict=True)}
 
     return run
 
@@ -87,9 +85,6 @@ class KeyNetTask:
 
     def network(self) -> KeyNet:
         return KeyNet(self.config)
-
-    def runtime(self, network: KeyNet) -> KeyNetRuntime:
-        return (KeyNetFRuntime if self.config.temporal else KeyNetRuntime)(network)
 
     def batch(self, rng: np.random.Generator, count: int) -> dict[str, torch.Tensor]:
         """``count`` samples as tensors, crop uint8 (B, 1, S, S)."""
@@ -196,9 +191,6 @@ class DetNetTask:
 
     def network(self) -> DetNet:
         return DetNet(self.config)
-
-    def runtime(self, network: DetNet) -> DetNetRuntime:
-        return DetNetRuntime(network)
 
     def batch(self, rng: np.random.Generator, count: int) -> dict[str, torch.Tensor]:
         """``count`` frames with dense targets as tensors, image uint8 (B, H, W)."""

@@ -138,7 +138,7 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """The task's checks, with the averaged weights; also looks for hard images where the recipe wants that."""
-        run = tasks.torch_run(self.task.runtime(self.average.network))
+        run = tasks.torch_run(self.average.network)
         if self.recipe.mining:
             self.task.mine(run, np.random.default_rng(self.samples))
         return self.task.validate(run)

@@ -92,7 +92,7 @@ def _layers(network: nn.Module) -> list[tuple[nn.Module, nn.BatchNorm2d | None]]
     was_training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 1, *_input_hw(network)))
+            network.eval()(torch.zeros(1, 1, *_input_hw(network), device=next(network.parameters()).device))
     finally:
         network.train(was_training)
         for hook in hooks:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from hand_tracking_ros.training.networks.detnet import DetNet, DetNetConfig
-from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig
+from hand_tracking_ros.training.networks.detnet import DetNet, DetNetConfig, DetNetRuntime
+from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig, KeyNetFRuntime, KeyNetRuntime
 
 NETWORKS = {"keynet": KeyNet, "detnet": DetNet}
 CONFIGS = {"keynet": KeyNetConfig, "detnet": DetNetConfig}
@@ -21,3 +21,10 @@ def from_checkpoint(task: str, checkpoint: dict) -> nn.Module:
     network = NETWORKS[task](config_of(task, checkpoint))
     network.load_state_dict(checkpoint["average"])
     return network
+
+
+def runtime_of(network: KeyNet | DetNet) -> nn.Module:
+    """The module that is exported, in eval mode: decoding around the network, names in ``inputs`` and ``outputs``."""
+    if isinstance(network, DetNet):
+        return DetNetRuntime(network).eval()
+    return (KeyNetFRuntime if network.config.temporal else KeyNetRuntime)(network).eval()
