@@ -17,7 +17,7 @@ pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install 
 from hand_tracking_ros.errors import ConfigError, ModelError, SourceError
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.training import augment
-from hand_tracking_ros.training.crops import CropSampler
+from hand_tracking_ros.training.crops import CropJitter, CropSampler, sampling_options
 from hand_tracking_ros.training.export import export
 from hand_tracking_ros.training.frames import FrameHand, FrameSampler, dense_target, moved, similarity
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage, held_out, load_labelled, texture_tiles
@@ -43,6 +43,7 @@ from hand_tracking_ros.training.networks.keynet import (
     keynet_loss,
     soft_argmax,
 )
+from hand_tracking_ros.training.optimisers import Muon, optimisers, orthogonalised
 from hand_tracking_ros.training.recipe import RECIPES, load_recipe
 from hand_tracking_ros.training.tasks import even
 from hand_tracking_ros.training.train import learning_rate
@@ -94,6 +95,20 @@ def test_samples_without_a_hand_say_so():
     sampler = CropSampler([("frame", 1.0, [labelled()])], BACKGROUNDS, absent=1.0)
     sample = sampler.sample(np.random.default_rng(0))
     assert sample.presence == 0.0 and sample.right == 0.5 and np.isnan(sample.depth).all()
+
+
+def test_the_recipe_says_how_hard_samples_are():
+    options = sampling_options({"absent": 0.0, "degraded": 0.0, "any_angle": 0.0, "angle_sigma": 0.0})
+    assert options == {"absent": 0.0, "degraded": 0.0, "jitter": CropJitter(any_angle=0.0, angle_sigma=0.0)}
+    sampler = CropSampler([("frame", 1.0, [labelled()])], BACKGROUNDS, **options)
+    rng = np.random.default_rng(3)
+    samples = [sampler.sample(rng) for _ in range(20)]
+    assert all(sample.presence == 1.0 for sample in samples)
+    # Never dark, never noisy: the dots keep their brightness. Always upright: the middle finger points up.
+    tips, wrists = np.array([(sample.keypoints[12], sample.keypoints[0]) for sample in samples]).swapaxes(0, 1)
+    assert (tips[:, 1] < wrists[:, 1]).all() and min(sample.crop.max() for sample in samples) > 120
+    with pytest.raises(ConfigError, match=r"sampling: unknown key\(s\) abzent; known: absent, degraded, scale"):
+        sampling_options({"abzent": 0.1})
 
 
 def test_same_seed_same_samples():
@@ -303,6 +318,30 @@ def test_a_hand_mask_covers_the_hand_and_not_the_corners():
     x, y = POINTS.astype(int).T
     assert mask[y, x].min() > 0.5
     assert mask[0, 0] < 0.05 and mask[0, -1] < 0.05
+
+
+def test_muon_makes_all_directions_of_an_update_equally_long():
+    rng = torch.Generator().manual_seed(0)
+    for rows, columns in ((8, 40), (40, 8)):
+        values = torch.linalg.svdvals(orthogonalised(torch.randn(3, rows, columns, generator=rng)))
+        assert values.min() > 0.6 and values.max() < 1.3
+    weight = torch.nn.Parameter(torch.zeros(8, 4, 3, 3))
+    weight.grad = torch.randn(8, 4, 3, 3, generator=rng)
+    Muon([weight], lr=0.1).step()
+    step = -weight.detach().reshape(8, -1)
+    assert torch.linalg.svdvals(step).max() < 1.3 * 0.1 * 0.2 * 36**0.5
+    assert (step * weight.grad.reshape(8, -1)).sum() > 0  # downhill
+
+
+def test_muon_takes_the_convolutions_that_mix_channels_and_adamw_the_rest():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 6, 1), torch.nn.BatchNorm2d(6)
+    )
+    muon, adamw = optimisers("muon", network, [], 1e-3)
+    assert [id(p) for p in muon.param_groups[0]["params"]] == [id(network[2].weight)]
+    assert len(adamw.param_groups[0]["params"]) == len(list(network.parameters())) - 1
+    (everything,) = optimisers("adamw", network, [], 1e-3)
+    assert len(everything.param_groups[0]["params"]) == len(list(network.parameters()))
 
 
 def test_loss_weights_are_as_given_and_learned_ones_follow_the_losses():

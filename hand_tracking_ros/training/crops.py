@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.geometry import Box, apply, box_around, crop_from_image, iou, warp, wrap_angle
 from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.augment import blend, blob_mask, degrade, hand_mask, occlude, random_patch
@@ -43,6 +46,16 @@ def jittered(hand: LabelledHand, jitter: CropJitter, rng: np.random.Generator) -
     return Box((float(centre[0]), float(centre[1])), size, float(wrap_angle(base.angle_rad + turn)))
 
 
+def sampling_options(shares: Mapping[str, float]) -> dict[str, Any]:
+    """Arguments of CropSampler from a recipe's ``sampling``. Raises ConfigError for unknown names."""
+    own = {name: shares[name] for name in ("absent", "degraded") if name in shares}
+    jitter = {name: value for name, value in shares.items() if name not in own}
+    if unknown := sorted(set(jitter) - {field.name for field in fields(CropJitter)}):
+        known = ["absent", "degraded", *(field.name for field in fields(CropJitter))]
+        raise ConfigError(f"sampling: unknown key(s) {', '.join(unknown)}; known: {', '.join(known)}")
+    return {**own, "jitter": CropJitter(**jitter)}
+
+
 def mirrored(crop_from_pixels: np.ndarray, size: int) -> np.ndarray:
     """The same 2x3 map, followed by a left-right mirror of the crop."""
     mirror = np.diag([-1.0, 1.0])
@@ -72,7 +85,7 @@ class CropSampler:
 
     def __init__(
         self, groups, backgrounds, negatives=(), size: int = 96, jitter: CropJitter = CropJitter(),
-        absent: float = 0.3, mining: float = 0.0,
+        absent: float = 0.3, degraded: float = 1.0, mining: float = 0.0,
     ):  # fmt: skip
         self.groups = [(kind, weight, [i for i in images if _usable(i)]) for kind, weight, images in groups]
         self.groups = [group for group in self.groups if group[2]]
@@ -81,7 +94,8 @@ class CropSampler:
         self.draws = [Draw(len(images), mining) for _, _, images in self.groups]
         weights = np.array([weight for _, weight, _ in self.groups], float)
         self.shares = weights / weights.sum()
-        self.backgrounds, self.size, self.jitter, self.absent = backgrounds, size, jitter, absent
+        self.backgrounds, self.size, self.jitter = backgrounds, size, jitter
+        self.absent, self.degraded = absent, degraded  # shares of the samples: without a hand, taken by a bad camera
         self._recent: deque[np.ndarray] = deque(maxlen=32)  # keypoints of the last samples
         self.negatives = list(negatives)  # whole frames with all hands labelled: what lies beside the hands is none
 
@@ -92,7 +106,7 @@ class CropSampler:
         image = images[self.draws[group](rng)]
         sample = self._without_hand(image, rng) if rng.random() < self.absent else self._with_hand(kind, image, rng)
         crop = occlude(sample.crop, rng) if rng.random() < 0.1 else sample.crop
-        return replace(sample, crop=degrade(crop, rng))
+        return replace(sample, crop=degrade(crop, rng) if rng.random() < self.degraded else crop)
 
     def _with_hand(self, kind: str, image: LabelledImage, rng: np.random.Generator) -> CropSample:
         hands = [hand for hand in image.hands if hand.has_keypoints]

@@ -28,8 +28,9 @@ class Source:
 
     ``kind``: 'frame' (whole pictures with all hands labelled), 'tight' (crops without a margin), 'cutout' (with
     alpha), or 'synthetic' (pools of training/synthetic, named on the command line). ``share`` of the samples, relative
-    to the other sources. ``only`` and ``without``: starts of file names or paths. Of the files that are left,
-    ``held_out_percent`` by a hash of the name are kept for checks.
+    to the other sources. ``only`` and ``without``: starts of file names or paths; ``listed``: a text file beside the
+    labels that names the files to take, one per line. Of the files that are left, ``held_out_percent`` by a hash of the
+    name are kept for checks.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Source:
     images: str = ""
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    listed: str = ""
     held_out_percent: float = 0.0
 
 
@@ -47,6 +49,7 @@ class Check:
     images: str
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    listed: str = ""
     held_out_percent: float = 100.0
     most: int = 1500
 
@@ -54,9 +57,10 @@ class Check:
 @dataclass(frozen=True)
 class Recipe:
     """What a training run needs to know. ``network``: fields of KeyNetConfig or DetNetConfig. ``loss``: weights of the
-    parts of the loss by name, or ``learned: true`` (see losses.py). ``mining``: how much more often hard images are
-    drawn, see mining.py; 0 draws all alike. ``skip_backgrounds``: names of files that show hands. ``freeze_norms``:
-    batch norms keep their statistics, for fine-tuning."""
+    parts of the loss by name, or ``learned: true`` (see losses.py). ``sampling``: keynet; ``absent`` and ``degraded``
+    shares of the samples, and fields of CropJitter (crops.py). ``mining``: how much more often hard images are
+    drawn, see mining.py; 0 draws all alike. ``skip_backgrounds``: names of files that show hands. ``optimiser``: 'muon'
+    or 'adamw', see optimisers.py. ``freeze_norms``: batch norms keep their statistics, for fine-tuning."""
 
     task: str
     sources: tuple[Source, ...]
@@ -65,10 +69,12 @@ class Recipe:
     skip_backgrounds: tuple[str, ...] = ()
     network: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, float] = field(default_factory=dict)
     mining: float = 0.0
     minutes: float = 60.0
     batch: int = 64
     learning_rate: float = 2e-3
+    optimiser: str = "muon"
     seed: int = 1
     freeze_norms: bool = False
 
@@ -132,24 +138,28 @@ class Data:
     def load(self, part: Source | Check) -> list[LabelledImage]:
         """The images of a source without its held-out part, or those of a check. Raises ConfigError."""
         checking = isinstance(part, Check)
+        folder = self.images / part.images
+        beside = self.labels / part.images if self.labels else folder
+        labels, listed = beside / "labels.jsonl", beside / part.listed if part.listed else None
+        for path in (folder, labels, *[listed] * bool(listed)):
+            if not path.exists():
+                raise ConfigError(
+                    f"{path} does not exist: --data must name the folder that holds '{part.images}', --labels the one "
+                    f"with {part.images}/labels.jsonl ('hand-tracking label' writes it) and what 'listed' names"
+                )
+        names = set(listed.read_text().splitlines()) if listed else None
 
         def wanted(name: str) -> bool:
             if (part.only and not _starts(name, part.only)) or _starts(name, part.without):
                 return False
+            if names is not None and name not in names:
+                return False
             return held_out(name, part.held_out_percent) == checking
 
-        folder = self.images / part.images
-        labels = (self.labels / part.images if self.labels else folder) / "labels.jsonl"
-        for path in (folder, labels):
-            if not path.exists():
-                raise ConfigError(
-                    f"{path} does not exist: --data must name the folder that holds '{part.images}', --labels the one "
-                    f"with {part.images}/labels.jsonl ('hand-tracking label' writes it)"
-                )
         boxes = folder / "boxes.jsonl"
         found = load_labelled(folder, labels, keep=wanted, boxes=boxes if boxes.exists() else None)
         if not found:
-            raise ConfigError(f"no labelled image is left of {folder}: see only, without and held_out_percent")
+            raise ConfigError(f"no labelled image is left of {folder}: see only, without, listed and held_out_percent")
         return found[: part.most] if checking else found
 
     def background_folders(self, recipe: Recipe) -> list[Path]:

@@ -10,7 +10,7 @@ import torch
 
 from hand_tracking_ros.geometry import apply, box_around, crop_from_image, warp
 from hand_tracking_ros.skeleton import palm_length
-from hand_tracking_ros.training.crops import CropSampler, load_synthetic_crops
+from hand_tracking_ros.training.crops import CropSampler, load_synthetic_crops, sampling_options
 from hand_tracking_ros.training.frames import FrameSampler, dense_target, load_synthetic_frames
 from hand_tracking_ros.training.labelled import load_backgrounds
 from hand_tracking_ros.training.networks import runtime_of
@@ -77,7 +77,8 @@ class KeyNetTask:
         frames = [image for kind, _, images in groups if kind == "frame" for image in images]
         negatives = frames + [image for path in data.negatives for image in load_synthetic_frames(path)]
         backgrounds = _backgrounds(recipe, data)
-        self.sampler = CropSampler(groups, backgrounds, negatives, self.config.size, mining=recipe.mining)
+        options = sampling_options(recipe.sampling)
+        self.sampler = CropSampler(groups, backgrounds, negatives, self.config.size, mining=recipe.mining, **options)
         self.checks = {
             name: fixed_crops([image for check in checks for image in data.load(check)], self.config.size)
             for name, checks in recipe.checks.items()

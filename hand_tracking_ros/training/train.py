@@ -24,6 +24,7 @@ from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training import networks, tasks
 from hand_tracking_ros.training.losses import LossWeights
 from hand_tracking_ros.training.networks import zoo
+from hand_tracking_ros.training.optimisers import OPTIMISERS, optimisers
 from hand_tracking_ros.training.recipe import RECIPES, Check, Data, Recipe, Source, load_recipe
 from hand_tracking_ros.training.weights import start_from
 
@@ -76,8 +77,8 @@ class Trainer:
         self.weigh = LossWeights(fixed, learned=bool(recipe.loss.get("learned"))).to(self.device)
         self.network = self.task.network().to(self.device, memory_format=torch.channels_last)
         self.average = Average(self.network)
-        trained = [*self.network.parameters(), *(p for p in self.weigh.parameters() if p.requires_grad)]
-        self.optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=1e-3)
+        learned = [p for p in self.weigh.parameters() if p.requires_grad]
+        self.optimisers = optimisers(recipe.optimiser, self.network, learned, recipe.learning_rate)
         self.spent_s, self.samples = 0.0, 0
 
     @property
@@ -95,7 +96,8 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.average.network.load_state_dict(state["average"])
             self.average.steps = state["average_steps"]
-            self.optimiser.load_state_dict(state["optimiser"])
+            for optimiser, old in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(old)
             self.weigh.load_state_dict(state.get("weigh", self.weigh.state_dict()))
             self.spent_s, self.samples = state["spent_s"], state["samples"]
             return f"resumed {self.checkpoint} at {self.samples} samples, {self.spent_s / 60:.1f} min"
@@ -108,7 +110,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
         state = {"network": self.network.state_dict(), "average": self.average.network.state_dict()}
-        state |= {"average_steps": self.average.steps, "optimiser": self.optimiser.state_dict()}
+        state |= {"average_steps": self.average.steps, "optimisers": [o.state_dict() for o in self.optimisers]}
         state |= {"weigh": self.weigh.state_dict(), "spent_s": self.spent_s, "samples": self.samples}
         state["config"] = dataclasses.asdict(self.network.config)
         torch.save(state, self.checkpoint.with_suffix(".tmp"))
@@ -117,7 +119,7 @@ class Trainer:
     def step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         """One update of the weights; returns the parts of the loss."""
         progress = self.spent_s / (self.recipe.minutes * 60)
-        for group in self.optimiser.param_groups:
+        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
             group["lr"] = learning_rate(progress, self.recipe.learning_rate)
         self.network.train()
         if self.recipe.freeze_norms:
@@ -128,10 +130,12 @@ class Trainer:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
             parts = self.task.loss(self.network, {key: value.to(self.device) for key, value in batch.items()})
             loss = self.weigh(parts)
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.average.update(self.network)
         self.samples += self.recipe.batch
         return {name: float(value.detach()) for name, value in parts.items()}
@@ -220,6 +224,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temporal", action="store_true", default=None, help="keynet: train KeyNet-F")
     for name, kind in (("minutes", float), ("batch", int), ("learning_rate", float), ("seed", int), ("mining", float)):
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"instead of the recipe's {name}")
+    parser.add_argument("--optimiser", choices=OPTIMISERS, help="instead of the recipe's optimiser")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare images")
     parser.add_argument("--save-every-s", type=float, default=300.0)
@@ -250,7 +255,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     if not args.synthetic and not args.config:
         rest = tuple(source for source in recipe.sources if source.kind != "synthetic")
         recipe = dataclasses.replace(recipe, sources=rest)
-    names = ("minutes", "batch", "learning_rate", "seed", "mining")
+    names = ("minutes", "batch", "learning_rate", "seed", "mining", "optimiser")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     scaling = ("block", "neck", "width", "depth", "resolution", "temporal")
     network = {name: getattr(args, name) for name in scaling if getattr(args, name) is not None}

@@ -33,6 +33,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             f"--{name}", nargs="*", type=lambda text, known=known: share(text, known), metavar="NAME=SHARE",
             help=f"instead of {' '.join(f'{k}={v}' for k, v in known.items())}",
         )  # fmt: skip
+    parser.add_argument("--holding", type=float, default=0.25, help="crops: share of hands that hold something")
+    parser.add_argument("--sharp", action="store_true", help="good light, no blur, no noise: the training adds them")
     parser.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders with photos or texture sheets")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="background files that show hands")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet with labels (png)")
@@ -72,13 +74,15 @@ def main(arguments: list[str] | None = None) -> int:
 def make_pool(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from hand_tracking_ros.training.synthetic import photo
     from hand_tracking_ros.training.synthetic.dataset import KINDS, Generator
     from hand_tracking_ros.training.synthetic.sheet import contact_sheet
 
     make, pack = KINDS[args.kind]
     generator = Generator(
         args.seed, args.backgrounds, poses=args.poses, skip=args.skip,
-        mixture=dict(args.mixture or ()), views=dict(args.views or ()),
+        mixture=dict(args.mixture or ()), views=dict(args.views or ()), holding=args.holding,
+        shot=photo.good_shot if args.sharp else photo.random_shot,
     )  # fmt: skip
     start = time.monotonic()
     samples = [

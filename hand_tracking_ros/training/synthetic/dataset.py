@@ -43,10 +43,15 @@ class Generator:
     """Makes samples of both kinds. Needs OpenGL (render.py); one per process."""
 
     def __init__(
-        self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000, skip=(), mixture=None, views=None
-    ):
+        self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000, skip=(), mixture=None, views=None,
+        holding: float = 0.25, shot=photo.random_shot,
+    ):  # fmt: skip
         model = HandModel()
         self.seed, self.channels = seed, channels
+        self.holding, self.shot = (
+            holding,
+            shot,
+        )  # share of crops in which the hand holds something; how pictures are taken
         self.scenes = scene.SceneSampler(model, seed, poses, mixture or MIXTURE, views or scene.VIEWS)
         self.backgrounds = Backgrounds(background_folders, seed, skip=skip)
         self.renderer = Renderer(model)
@@ -64,7 +69,7 @@ class Generator:
         side = Side(int(rng.integers(1, 3)))
         distance = np.exp(rng.uniform(np.log(0.2), np.log(1.1)))
         position = distance * np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.45, 0.45), 1.0])
-        holds = rng.random() < 0.25
+        holds = rng.random() < self.holding
         hand = self.scenes.hand(person, side, rng, position, holds=holds)
         if hand.keypoints_m()[:, 2].min() < 0.09:
             return None
@@ -196,7 +201,7 @@ class Generator:
         if self.channels == 1:
             weights = photo.MONO_WEIGHTS[str(rng.choice(list(photo.MONO_WEIGHTS), p=photo.MONO_CHANCES))]
             light, background = photo.to_mono(light, weights), photo.to_mono(background, weights)
-        shot = photo.random_shot(rng, min(size_wh))
+        shot = self.shot(rng, min(size_wh))
         return photo.take(light, (depth > 0).astype(np.float32), background, shot, rng), labels
 
 

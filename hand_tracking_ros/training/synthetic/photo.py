@@ -70,6 +70,18 @@ def random_shot(rng: np.random.Generator, size_px: float) -> Shot:
     )
 
 
+def good_shot(rng: np.random.Generator, size_px: float) -> Shot:
+    """A sharp picture in good light: for training that degrades its images itself (training/augment.py)."""
+    return Shot(
+        background_defocus_px=size_px / 160 * rng.uniform(1, 6) if rng.random() < 0.25 else 0.0,
+        target_level=float(np.exp(rng.uniform(np.log(0.12), np.log(0.45)))),
+        meter_hand=bool(rng.random() < 0.65),
+        read_noise=0.002,
+        gamma=rng.uniform(1.8, 2.4),
+        contrast=rng.uniform(0.85, 1.2),
+    )
+
+
 def to_mono(rgb: np.ndarray, weights: tuple[float, float, float]) -> np.ndarray:
     """(H, W, 3) -> (H, W)."""
     return rgb @ np.array(weights, np.float32)
