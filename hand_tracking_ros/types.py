@@ -12,6 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.geometry import Box
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 
@@ -31,23 +32,6 @@ class Scale(IntEnum):
     RELATIVE = 1  # palm lengths, origin at the wrist
     ASSUMED = 2  # metres, from an assumed hand size
     MEASURED = 3  # metres, from stereo, depth or a calibrated hand
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Pinhole intrinsics in pixels, for images without distortion (or rectified)."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-    def __post_init__(self) -> None:
-        if not np.all(np.isfinite([self.fx, self.fy, self.cx, self.cy])) or self.fx <= 0 or self.fy <= 0:
-            raise ValueError(
-                f"camera needs finite intrinsics and positive focal lengths, got fx={self.fx} fy={self.fy} "
-                f"cx={self.cx} cy={self.cy}: calibrate the camera or leave camera_info out"
-            )
 
 
 @dataclass(frozen=True)
