@@ -20,7 +20,7 @@ MODELS = {"pinhole": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8, 12, 1
 TABLE = 256  # radii from which the search for an undistorted one starts
 FARTHEST = 100.0  # radius, 89.4 degrees off axis, up to which a lens that is no fisheye is believed
 ITERATIONS = 30  # near the limit Newton's method takes many steps; elsewhere four or five
-EXACT = 1e-11  # residual, in focal lengths, of a solution
+SETTLED, EXACT = 1e-14, 1e-11  # residuals, in focal lengths: no need to go on; good enough for a solution
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,10 @@ class _Polynomial:
 
     def distort(self, flat: np.ndarray) -> np.ndarray:
         """(..., 2) on the plane z = 1; NaN beyond the limit."""
-        distorted, _ = self._bend(flat[..., 0], flat[..., 1])
-        distorted = np.stack(distorted, axis=-1)
-        distorted[np.hypot(flat[..., 0], flat[..., 1]) > self._limit] = np.nan
+        x, y = flat[..., 0], flat[..., 1]
+        r2 = x * x + y * y
+        distorted = np.stack(self._bend(x, y, r2, self._radial(r2)[0]), axis=-1)
+        distorted[r2 > self._limit**2] = np.nan
         return distorted if self._tilt is None else _homography(self._tilt, distorted)
 
     def undistort(self, flat: np.ndarray) -> np.ndarray:
@@ -126,37 +127,47 @@ class _Polynomial:
         start = np.interp(radius, self._distorted, self._radii) / np.maximum(radius, 1e-12)
         x, y = wanted_x * start, wanted_y * start
         for _ in range(ITERATIONS):
-            (bent_x, bent_y), (xx, xy, yx, yy) = self._bend(x, y)
+            r2 = x * x + y * y
+            radial, slope = self._radial(r2)
+            bent_x, bent_y = self._bend(x, y, r2, radial)
             off_x, off_y = bent_x - wanted_x, bent_y - wanted_y
-            if not ((np.abs(off_x) > 1e-15) | (np.abs(off_y) > 1e-15)).any():
+            off = np.abs(off_x) + np.abs(off_y)
+            if not (off > SETTLED).any():
                 break
+            xx, xy, yx, yy = self._derivatives(x, y, r2, radial, slope)
             area = xx * yy - xy * yx
             area = np.where(area == 0, np.nan, area)
             x, y = x - (yy * off_x - xy * off_y) / area, y - (xx * off_y - yx * off_x) / area
             within = np.minimum(1.0, self._limit / np.maximum(np.hypot(x, y), 1e-12))
             x, y = x * within, y * within
-        (bent_x, bent_y), _ = self._bend(x, y)
-        solved = np.hypot(bent_x - wanted_x, bent_y - wanted_y) <= EXACT * np.maximum(1.0, radius)
-        return np.where(solved[..., None], np.stack([x, y], axis=-1), np.nan)
+        return np.where((off <= EXACT)[..., None], np.stack([x, y], axis=-1), np.nan)
 
-    def _bend(self, x, y):
-        """Distorted x and y without tilt, and their derivatives xx, xy, yx, yy."""
+    def _bend(self, x, y, r2, radial):
+        """Distorted x and y, without tilt."""
+        p1, p2 = self._p1, self._p2
+        bent_x = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+        bent_y = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+        if not any(self._prism):
+            return bent_x, bent_y
+        s1, s2, s3, s4 = self._prism
+        return bent_x + r2 * (s1 + s2 * r2), bent_y + r2 * (s3 + s4 * r2)
+
+    def _derivatives(self, x, y, r2, radial, slope):
+        """Those of ``_bend``: of x by x and y, of y by x and y."""
         p1, p2, (s1, s2, s3, s4) = self._p1, self._p2, self._prism
-        r2 = x * x + y * y
-        radial, slope = self._radial(r2)
-        bent_x = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + s2 * r2)
-        bent_y = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + s4 * r2)
         shared = 2 * x * y * slope + 2 * (p1 * x + p2 * y)
         prism_x, prism_y = 2 * (s1 + 2 * s2 * r2), 2 * (s3 + 2 * s4 * r2)
         xx = radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x + x * prism_x
         yy = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x + y * prism_y
-        return (bent_x, bent_y), (xx, shared + y * prism_x, shared + x * prism_y, yy)
+        return xx, shared + y * prism_x, shared + x * prism_y, yy
 
     def _radial(self, r2):
         """The radial factor at squared radii, and its derivative by them."""
         (_, k1, k2, k3), (_, k4, k5, k6) = self._above, self._below
-        above, below = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
-        above_slope, below_slope = k1 + r2 * (2 * k2 + r2 * 3 * k3), k4 + r2 * (2 * k5 + r2 * 3 * k6)
+        above, above_slope = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), k1 + r2 * (2 * k2 + r2 * 3 * k3)
+        if not any(self._below[1:]):
+            return above, above_slope
+        below, below_slope = 1 + r2 * (k4 + r2 * (k5 + r2 * k6)), k4 + r2 * (2 * k5 + r2 * 3 * k6)
         return above / below, (above_slope * below - above * below_slope) / (below * below)
 
 
@@ -184,12 +195,11 @@ class _Fisheye:
         angle = np.interp(radius, self._radii, self._angles)
         for _ in range(ITERATIONS):
             value, slope = self._radius(angle)
-            step = (value - radius) / np.maximum(slope, 1e-12)
-            if not (np.abs(step) > 1e-15).any():
+            off = value - radius
+            if not (np.abs(off) > SETTLED).any():
                 break
-            angle = np.clip(angle - step, 0.0, self._limit)
-        solved = np.abs(self._radius(angle)[0] - radius) <= EXACT
-        angle = np.where(solved, angle, np.nan)
+            angle = np.clip(angle - off / np.maximum(slope, 1e-12), 0.0, self._limit)
+        angle = np.where(np.abs(off) <= EXACT, angle, np.nan)
         across = flat * (np.sin(angle) / np.where(radius > 0, radius, 1.0))[..., None]
         return np.concatenate([across, np.cos(angle)[..., None]], axis=-1)
 
