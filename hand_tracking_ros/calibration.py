@@ -1,4 +1,8 @@
-"""Camera calibration: the YAML file of ROS' camera_calibration, and the intrinsics of a camera_info message."""
+"""Camera calibration: the YAML file of ROS' camera_calibration, and the camera that a camera_info message states.
+
+Both count pixel centres as integers, as OpenCV does. ``camera_from_info`` and ``Calibration.camera`` add the half pixel
+that makes them the corner-origin pixels of this package (geometry.py); nothing else has to.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from hand_tracking_ros.cameras import MODELS, Camera
 from hand_tracking_ros.errors import CalibrationError
 from hand_tracking_ros.paths import PACKAGE, share_directory
-from hand_tracking_ros.types import Camera
 
 # How many coefficients each distortion model of ROS may have.
 DISTORTION_LENGTHS = {
@@ -23,6 +27,14 @@ DISTORTION_LENGTHS = {
     "equidistant": (4,),
     "fisheye": (4,),
 }
+# Those that we can compute with, by the name of our model.
+CAMERA_MODELS = {
+    "plumb_bob": "plumb_bob",
+    "rational_polynomial": "rational_polynomial",
+    "equidistant": "fisheye",
+    "fisheye": "fisheye",
+}
+HALF_PIXEL = 0.5
 _MATRICES = {"camera_matrix": (3, 3), "rectification_matrix": (3, 3), "projection_matrix": (3, 4)}
 
 
@@ -38,6 +50,10 @@ class Calibration:
     K: tuple[float, ...]  # 3x3
     R: tuple[float, ...]  # 3x3
     P: tuple[float, ...]  # 3x4
+
+    def camera(self) -> Camera | None:
+        """The camera that takes these images; None when K is all zero. Raises CalibrationError."""
+        return camera_from_info(self.K, self.D, self.distortion_model)
 
 
 def load_camera_yaml(path: str | Path) -> Calibration:
@@ -88,12 +104,14 @@ def save_camera_yaml(path: str | Path, calibration: Calibration) -> None:
     Path(path).write_text(yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
 
 
-def camera_from_info(K: Sequence[float]) -> Camera | None:
-    """Intrinsics from the row-major 3x3 ``k`` of a camera_info message; None when it is all zero (not calibrated).
+def camera_from_info(K: Sequence[float], D: Sequence[float] = (), distortion_model: str = "plumb_bob") -> Camera | None:
+    """The camera of a camera_info message: its row-major 3x3 ``k``, its ``d`` and ``distortion_model``.
 
-    Raises CalibrationError on values that are not finite, and on focal lengths that are not positive.
+    None when K is all zero (not calibrated). No D, or no name for its model while all of D is 0: no distortion. Raises
+    CalibrationError on values that are not finite, on focal lengths that are not positive, on a model that this package
+    cannot compute with, and on a D that does not fit the model.
     """
-    values = [float(value) for value in K]
+    values, distortion = [float(value) for value in K], tuple(float(value) for value in D)
     if len(values) != 9:
         raise CalibrationError(f"camera_info: K must have 9 values, got {len(values)}")
     if not all(map(math.isfinite, values)):
@@ -102,7 +120,31 @@ def camera_from_info(K: Sequence[float]) -> Camera | None:
         return None
     if values[0] <= 0 or values[4] <= 0:
         raise CalibrationError(f"camera_info: K has focal lengths that are not positive ({values}); calibrate it")
-    return Camera(fx=values[0], fy=values[4], cx=values[2], cy=values[5])
+    if not all(map(math.isfinite, distortion)):
+        raise CalibrationError(f"camera_info: D has values that are not finite ({distortion}); calibrate it again")
+    model = _camera_model(distortion_model, distortion)
+    cx, cy = values[2] + HALF_PIXEL, values[5] + HALF_PIXEL
+    return Camera(values[0], values[4], cx, cy, model, () if model == "pinhole" else distortion)
+
+
+def _camera_model(distortion_model: str, D: tuple[float, ...]) -> str:
+    """Our name of a distortion model of ROS, once ``D`` is known to fit."""
+    if not distortion_model and not any(D):
+        return "pinhole"
+    model = CAMERA_MODELS.get(distortion_model)
+    if model is None:
+        raise CalibrationError(
+            f"camera_info: distortion_model '{distortion_model}' is not supported; supported: "
+            f"{', '.join(CAMERA_MODELS)}. Rectify the images, or calibrate with one of these"
+        )
+    if not D and model != "fisheye":
+        return "pinhole"
+    if len(D) not in MODELS[model]:
+        wanted = " or ".join(map(str, MODELS[model]))
+        raise CalibrationError(
+            f"camera_info: distortion_model '{distortion_model}' needs {wanted} values in D, got {len(D)}"
+        )
+    return model
 
 
 def _resolve(path: str | Path) -> Path:

@@ -63,6 +63,11 @@ class Camera:
             distortion = ()
         object.__setattr__(self, "distortion", distortion)
 
+    @property
+    def focal_px(self) -> float:
+        """One focal length for both directions: their geometric mean."""
+        return math.sqrt(self.fx * self.fy)
+
     def project(self, points_m: np.ndarray) -> np.ndarray:
         """Pixels (..., 2) of points (..., 3) in the camera's frame, in any unit.
 

@@ -108,7 +108,10 @@ def warp(image: np.ndarray, out_from_image: np.ndarray, out_wh: tuple[int, int],
     scale = math.sqrt(abs(a * d - b * c))
     shrink = int(1.0 / scale) if scale > 0 else 1
     if shrink >= 2:
-        image, out_from_image = _shrunk_region(image, out_from_image, out_wh, shrink)
+        corners = np.array([(0, 0), (out_wh[0], 0), out_wh, (0, out_wh[1])], dtype=np.float64)
+        needed = apply(invert(out_from_image), corners)
+        image, low, scale = shrunk_region(image, needed.min(axis=0), needed.max(axis=0), shrink)
+        out_from_image = np.column_stack([out_from_image[:, :2] * scale, apply(out_from_image, low)])
     centre_matrix = out_from_image.astype(np.float64)
     centre_matrix[:, 2] += out_from_image[:, :2] @ [0.5, 0.5] - 0.5
     mode = cv2.BORDER_REPLICATE if border_value is None else cv2.BORDER_CONSTANT
@@ -117,17 +120,17 @@ def warp(image: np.ndarray, out_from_image: np.ndarray, out_wh: tuple[int, int],
     )
 
 
-def _shrunk_region(image, out_from_image, out_wh, shrink):
-    """The part of ``image`` that the warp reads, area-averaged by ``shrink``, and the matrix that reads it."""
-    corners = np.array([(0, 0), (out_wh[0], 0), out_wh, (0, out_wh[1])], dtype=np.float64)
-    needed = apply(invert(out_from_image), corners)
-    columns = _cells(needed[:, 0].min(), needed[:, 0].max(), shrink, image.shape[1])
-    rows = _cells(needed[:, 1].min(), needed[:, 1].max(), shrink, image.shape[0])
+def shrunk_region(image: np.ndarray, low_px: np.ndarray, high_px: np.ndarray, shrink: int):
+    """(small, low, scale): the part of ``image`` from ``low_px`` to ``high_px``, area-averaged by about ``shrink``.
+
+    A point p of the image is ``(p - low) / scale`` in ``small``; all are (2,), x first.
+    """
+    columns = _cells(low_px[0], high_px[0], shrink, image.shape[1])
+    rows = _cells(low_px[1], high_px[1], shrink, image.shape[0])
     region = image[rows[0] : rows[1], columns[0] : columns[1]]
     small = cv2.resize(region, (columns[2], rows[2]), interpolation=cv2.INTER_AREA)
     scale = np.array([(columns[1] - columns[0]) / columns[2], (rows[1] - rows[0]) / rows[2]])
-    low = np.array([columns[0], rows[0]], np.float64)
-    return small, np.column_stack([out_from_image[:, :2] * scale, apply(out_from_image, low)])
+    return small, np.array([columns[0], rows[0]], np.float64), scale
 
 
 def _cells(low: float, high: float, shrink: int, limit: int) -> tuple[int, int, int]:

@@ -10,9 +10,10 @@ import numpy as np
 from hand_tracking_ros.backends import create_backend
 from hand_tracking_ros.config import InferenceConfig, KeypointConfig
 from hand_tracking_ros.detection import load_task_manifest
-from hand_tracking_ros.geometry import apply, box_around, crop_from_image, invert, warp
+from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
-from hand_tracking_ros.types import HandBox, HandKeypoints, Source
+from hand_tracking_ros.types import Camera, HandBox, HandKeypoints, Source
+from hand_tracking_ros.views import CutOut, VirtualCamera, look_at
 
 
 class KeypointEstimator:
@@ -31,14 +32,14 @@ class KeypointEstimator:
         self.manifest = self.backend.manifest
         self._size = int(self.manifest.inputs["crop"].shape[2])
 
-    def estimate(self, mono: np.ndarray, boxes: Sequence[HandBox]) -> list[HandKeypoints]:
-        """Keypoints for every box, in the same order, in px of the image (H, W) uint8.
+    def estimate(self, mono: np.ndarray, boxes: Sequence[HandBox], camera: Camera | None = None) -> list[HandKeypoints]:
+        """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
         Smeared keypoints are no hand, whatever the network's presence says: see ``sure_score``.
         New detections are looked at twice when ``refine_new``: the second crop follows the first result. Of two results
         on the same hand the one with the higher id gets presence 0.
         """
-        results = self._run(mono, boxes)
+        results = self._run(mono, boxes, camera)
         if self.config.refine_new:
             new = [
                 i
@@ -46,48 +47,51 @@ class KeypointEstimator:
                 if hand_box.source == Source.DETECTED and results[i].presence > 0.1
             ]
             closer = [replace(boxes[i], box=box_around(results[i].keypoints_px)) for i in new]
-            for i, refined in zip(new, self._run(mono, closer)):
+            for i, refined in zip(new, self._run(mono, closer, camera)):
                 results[i] = replace(refined, box=boxes[i].box)
         return suppress_duplicates(results, self.config.duplicate_share)
 
-    def _run(self, mono: np.ndarray, boxes: Sequence[HandBox]) -> list[HandKeypoints]:
+    def _run(self, mono: np.ndarray, boxes: Sequence[HandBox], camera: Camera | None) -> list[HandKeypoints]:
         results: list[HandKeypoints] = []
         for start in range(0, len(boxes), self._max_batch):
-            results += self._run_batch(mono, boxes[start : start + self._max_batch])
+            results += self._run_batch(mono, boxes[start : start + self._max_batch], camera)
         return results
 
-    def _run_batch(self, mono: np.ndarray, boxes: Sequence[HandBox]) -> list[HandKeypoints]:
-        wh = (self._size, self._size)
-        matrices = [crop_from_image(hand_box.box.scaled(self.config.crop_scale), wh) for hand_box in boxes]
-        crops = np.stack([warp(mono, matrix, wh, border_value=None) for matrix in matrices])[:, None]
-        feeds = {"crop": crops}
+    def _run_batch(self, mono: np.ndarray, boxes: Sequence[HandBox], camera: Camera | None) -> list[HandKeypoints]:
+        views = [look_at(hand_box.box.scaled(self.config.crop_scale), self._size, camera) for hand_box in boxes]
+        feeds = {"crop": np.stack([view.crop(mono) for view in views])[:, None]}
         if "prior" in self.manifest.inputs:
-            feeds |= _expectations(boxes, matrices)
+            feeds |= _expectations(boxes, views)
         outputs = self.backend.run(feeds)
-        return [
-            HandKeypoints(
-                id=hand_box.id,
-                box=hand_box.box,
-                source=hand_box.source,
-                keypoints_px=apply(invert(matrix), outputs["keypoints"][i].astype(np.float64)),
-                keypoint_scores=outputs["scores"][i].astype(np.float64),
-                depth_rel=outputs["depth"][i].astype(np.float64),
-                presence=float(outputs["presence"][i]) * min(1.0, outputs["scores"][i].mean() / self.config.sure_score),
-                right_score=float(outputs["right"][i]),
+        results = []
+        for i, (hand_box, view) in enumerate(zip(boxes, views)):
+            in_crop, depth = outputs["keypoints"][i].astype(np.float64), outputs["depth"][i].astype(np.float64)
+            keypoints_px, depth_rel = view.to_image(in_crop, depth)
+            sure = min(1.0, outputs["scores"][i].mean() / self.config.sure_score)
+            results.append(
+                HandKeypoints(
+                    id=hand_box.id,
+                    box=hand_box.box,
+                    source=hand_box.source,
+                    keypoints_px=keypoints_px,
+                    keypoint_scores=outputs["scores"][i].astype(np.float64),
+                    depth_rel=depth_rel,
+                    presence=float(outputs["presence"][i]) * sure,
+                    right_score=float(outputs["right"][i]),
+                )
             )
-            for i, (hand_box, matrix) in enumerate(zip(boxes, matrices))
-        ]
+        return results
 
 
-def _expectations(boxes: Sequence[HandBox], matrices: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def _expectations(boxes: Sequence[HandBox], views: Sequence[CutOut | VirtualCamera]) -> dict[str, np.ndarray]:
     """What KeyNet-F is told: keypoints in px of the crops, and 1 where they are known, else 0."""
     prior = np.zeros((len(boxes), NUM_JOINTS, 2), np.float32)
     scores = np.zeros((len(boxes), NUM_JOINTS), np.float32)
-    for i, (hand_box, matrix) in enumerate(zip(boxes, matrices)):
+    for i, (hand_box, view) in enumerate(zip(boxes, views)):
         if hand_box.expected_px is not None:
-            known = np.isfinite(hand_box.expected_px).all(axis=1)
-            prior[i, known] = apply(matrix, hand_box.expected_px[known])
-            scores[i, known] = 1.0
+            expected = view.to_crop(hand_box.expected_px)
+            known = np.isfinite(expected).all(axis=1)
+            prior[i, known], scores[i, known] = expected[known], 1.0
     return {"prior": prior, "prior_scores": scores}
 
 

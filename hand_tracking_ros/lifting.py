@@ -2,6 +2,9 @@
 
 One camera cannot tell a small near hand from a large far one: without a camera the points are in palm lengths, with
 one they are in metres for an assumed palm (``Scale.ASSUMED``). The kinematic fit that measures the scale comes on top.
+
+Depth counts along the camera's z axis; behind a lens with distortion, which may see the hand far off that axis or even
+behind it, along the ray to joint 9. ``depth_along_z`` converts.
 """
 
 from __future__ import annotations
@@ -10,11 +13,15 @@ import math
 
 import numpy as np
 
+from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.skeleton import PALM_PAIRS
-from hand_tracking_ros.types import Camera, Scale
+from hand_tracking_ros.types import Scale
 
 # Length of each of PALM_PAIRS over 0-9: means over 256 adult hand shapes (MakeHuman, CC0); spread at most 3 %.
 PALM_RATIOS = (1.042, 1.0, 0.961, 0.928, 0.644)
+JOINT_9 = 9  # the middle finger's base: the origin of depths
+LEAST_COS = 0.1  # joints this far (84 degrees) from joint 9, seen from the camera, are a mistake of the network
+STEP_S = 1e-4  # for velocities by differences
 
 
 def palm_length_px(keypoints_px: np.ndarray, depth_rel: np.ndarray) -> float:
@@ -34,17 +41,53 @@ def palm_length_px(keypoints_px: np.ndarray, depth_rel: np.ndarray) -> float:
     return max(math.sqrt(flat / wide), math.sqrt(longest) / max(PALM_RATIOS), 1e-3)
 
 
+def facing(axis: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """(3, 3) rotation whose rows are the axes of a view: z along ``axis``, y as near to ``down`` as that allows."""
+    z = axis / np.linalg.norm(axis)
+    y = down - (down @ z) * z
+    y /= np.linalg.norm(y)
+    return np.stack([np.cross(y, z), y, z])
+
+
+def palm_length_seen(keypoints_px: np.ndarray, depth_rel: np.ndarray, camera: Camera | None) -> float:
+    """Palm length in px as ``palm_length_px`` gives it, of the hand as a camera without distortion would see it.
+
+    That is a pinhole camera of the same focal length; behind a lens with distortion it looks straight at joint 9.
+    """
+    if camera is None or camera.model == "pinhole":
+        return palm_length_px(keypoints_px, depth_rel)
+    rays = camera.rays(keypoints_px)
+    if not np.isfinite(rays).all():
+        return palm_length_px(keypoints_px, depth_rel)
+    axis = rays[JOINT_9]
+    seen = rays @ facing(axis, np.eye(3)[np.abs(axis).argmin()]).T
+    return palm_length_px(camera.focal_px * seen[:, :2] / np.maximum(seen[:, 2:], LEAST_COS), depth_rel)
+
+
+def depth_along_z(keypoints_px: np.ndarray, depth_rel: np.ndarray, camera: Camera | None) -> np.ndarray:
+    """(21,) distance along the camera's z axis relative to joint 9, in palm lengths, of raw HandKeypoints."""
+    if camera is None or camera.model == "pinhole":
+        return depth_rel
+    palms = camera.focal_px / palm_length_seen(keypoints_px, depth_rel, camera)
+    rays = camera.rays(keypoints_px)
+    return _along_rays(rays, palms + depth_rel)[:, 2] - palms * rays[JOINT_9, 2]
+
+
 def lift(values: np.ndarray, velocity: np.ndarray, camera: Camera | None, palm_m: float):
     """(scale, points (21, 3), velocities (21, 3)) from filtered channels (22, 3): x, y, depth in px; last row the palm.
 
-    Relative: palm lengths, origin at the wrist. With a camera: metres in its optical frame.
+    Relative: palm lengths, origin at the wrist. With a camera: metres in its optical frame; NaN where it has no ray.
     """
     palm_px = max(float(values[-1, 0]), 1e-3)
     joints, rates = values[:-1], velocity[:-1]
     if camera is None:
         return Scale.RELATIVE, (joints - joints[0]) / palm_px, (rates - rates[0]) / palm_px
+    if camera.model != "pinhole":
+        points = _lift_along_rays(values, camera, palm_m)
+        later = _lift_along_rays(values + STEP_S * velocity, camera, palm_m)
+        return Scale.ASSUMED, points, (later - points) / STEP_S
     metres_per_px = palm_m / palm_px
-    focal = np.sqrt(camera.fx * camera.fy)
+    focal = camera.focal_px
     depth = focal * metres_per_px + joints[:, 2] * metres_per_px  # joint 9 has relative depth 0
     depth = np.maximum(depth, 1e-3)
     x = (joints[:, 0] - camera.cx) / camera.fx
@@ -54,3 +97,15 @@ def lift(values: np.ndarray, velocity: np.ndarray, camera: Camera | None, palm_m
     x_rate = rates[:, 0] / camera.fx * depth + x * depth_rate
     y_rate = rates[:, 1] / camera.fy * depth + y * depth_rate
     return Scale.ASSUMED, points, np.column_stack([x_rate, y_rate, depth_rate])
+
+
+def _lift_along_rays(values: np.ndarray, camera: Camera, palm_m: float) -> np.ndarray:
+    """Points (21, 3) in metres: depth counts along the ray of joint 9."""
+    metres_per_px = palm_m / max(float(values[-1, 0]), 1e-3)
+    depth = np.maximum((camera.focal_px + values[:-1, 2]) * metres_per_px, 1e-3)
+    return _along_rays(camera.rays(values[:-1, :2]), depth)
+
+
+def _along_rays(rays: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Points (21, 3) on ``rays`` that are ``depth`` (21,) away, measured along the ray of joint 9."""
+    return rays * (depth / np.maximum(rays @ rays[JOINT_9], LEAST_COS))[:, None]

@@ -10,7 +10,7 @@ import numpy as np
 from hand_tracking_ros.config import FilterConfig, TrackConfig
 from hand_tracking_ros.filters import Filter, make_filter
 from hand_tracking_ros.geometry import box_around
-from hand_tracking_ros.lifting import lift, palm_length_px
+from hand_tracking_ros.lifting import lift, palm_length_seen
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Source
 
@@ -52,20 +52,20 @@ class HandFilter:
         self._stamp_s = -np.inf
 
     def apply(self, keypoints: Sequence[HandKeypoints], stamp_s: float, camera: Camera | None = None) -> list[Hand]:
-        """Hands at ``stamp_s``, by id. Metric 3D points need ``camera``; without it they are relative."""
+        """Hands at ``stamp_s``, by id. Points in metres need the ``camera`` that took them; else they are relative."""
         if not 0 <= stamp_s - self._stamp_s <= self._track.max_gap_s:
             self.reset()
         elapsed_s = stamp_s - self._stamp_s if np.isfinite(self._stamp_s) else 0.0
         self._stamp_s = stamp_s
         for hand in keypoints:
-            self._take(hand, stamp_s, elapsed_s)
+            self._take(hand, stamp_s, elapsed_s, camera)
         oldest_s = stamp_s - self._track.coast_s - 1e-9
         listed = {hand.id for hand in keypoints}
         self._hands = {i: s for i, s in self._hands.items() if s.seen_s >= oldest_s and i in listed}
         self._assign_sides()
         return [self._hand(smoothed, stamp_s, camera) for _, smoothed in sorted(self._hands.items())]
 
-    def _take(self, hand: HandKeypoints, stamp_s: float, elapsed_s: float) -> None:
+    def _take(self, hand: HandKeypoints, stamp_s: float, elapsed_s: float, camera: Camera | None) -> None:
         smoothed = self._hands.get(hand.id)
         if hand.presence < (self._track.start_presence if smoothed is None else self._track.keep_presence):
             return
@@ -74,7 +74,7 @@ class HandFilter:
                 make_filter(self.config, max(self._track.max_gap_s, self._track.coast_s)), hand, stamp_s, stamp_s
             )
             self._hands[hand.id] = smoothed
-        palm_px = palm_length_px(hand.keypoints_px, hand.depth_rel)
+        palm_px = palm_length_seen(hand.keypoints_px, hand.depth_rel, camera)
         smoothed.filter.update(_channels(hand, palm_px), stamp_s, palm_px * UNITS)
         smoothed.last, smoothed.seen_s = hand, stamp_s
         self._weigh_side(smoothed, hand.right_score, stamp_s, elapsed_s)

@@ -39,7 +39,7 @@ class HandTracker:
         if self.tracks.wants_detection(frame.stamp_s):
             boxes = self.tracks.associate(self.detector.detect(mono), frame.stamp_s)
         clock.lap("detect")
-        keypoints = self.estimator.estimate(mono, boxes) if boxes else []
+        keypoints = self.estimator.estimate(mono, boxes, frame.camera) if boxes else []
         self.tracks.update(keypoints, frame.stamp_s)
         clock.lap("keypoints")
         hands = self.filter.apply(keypoints, frame.stamp_s, frame.camera)

@@ -72,8 +72,9 @@ class HandBox:
 class HandKeypoints:
     """What KeyNet sees in one box, raw: no temporal filter has touched it.
 
-    keypoints_px (21, 2); keypoint_scores (21,) 0..1; depth_rel (21,) distance along z relative to joint 9 in palm
-    lengths (0-9 in 3D); presence 0..1: is there a hand; right_score 0..1.
+    keypoints_px (21, 2); keypoint_scores (21,) 0..1; depth_rel (21,) distance relative to joint 9 in palm lengths (0-9
+    in 3D), along z, or with a lens that distorts along the ray to joint 9 (``lifting.depth_along_z`` converts);
+    presence 0..1: is there a hand; right_score 0..1.
     """
 
     id: int

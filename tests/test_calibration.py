@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
+import numpy as np
 import pytest
 
 from hand_tracking_ros.calibration import Calibration, camera_from_info, load_camera_yaml, save_camera_yaml
@@ -100,9 +102,61 @@ def test_missing_and_empty_file(tmp_path):
         load_camera_yaml(tmp_path / "empty.yaml")
 
 
-def test_camera_from_info():
-    assert camera_from_info([500.0, 0, 320, 0, 501, 240, 0, 0, 1]) == Camera(500.0, 501.0, 320.0, 240.0)
+K = [500.0, 0, 319.5, 0, 501, 239.5, 0, 0, 1]
+EIGHT = [0.4, -0.1, 1e-3, -5e-4, 0.02, 0.7, 0.05, 0.01]
+
+
+def test_camera_from_info_adds_the_half_pixel():
+    """ROS counts the centre of the first pixel as 0; here it is 0.5. The middle of a 640x480 image is (320, 240)."""
+    assert camera_from_info(K) == Camera(500.0, 501.0, 320.0, 240.0)
     assert camera_from_info([0.0] * 9) is None  # ROS: not calibrated
+
+
+@pytest.mark.parametrize(
+    ("distortion_model", "D", "model"),
+    [
+        ("plumb_bob", [], "pinhole"),
+        ("plumb_bob", [0.0] * 5, "pinhole"),
+        ("", [], "pinhole"),
+        ("", [0.0] * 5, "pinhole"),
+        ("plumb_bob", [-0.36, 0.11, 0.001, 0.0005, 0.0], "plumb_bob"),
+        ("plumb_bob", [-0.36, 0.11, 0.001, 0.0005], "plumb_bob"),
+        ("rational_polynomial", EIGHT, "rational_polynomial"),
+        ("rational_polynomial", EIGHT + [0.0] * 6, "rational_polynomial"),
+        ("rational_polynomial", [0.0] * 8, "pinhole"),
+        ("equidistant", [0.02, -0.01, 0.0, 0.0], "fisheye"),
+        ("fisheye", [0.0] * 4, "fisheye"),
+    ],
+)
+def test_camera_from_info_of_every_lens(distortion_model, D, model):
+    camera = camera_from_info(K, D, distortion_model)
+    assert camera == Camera(500.0, 501.0, 320.0, 240.0, model, () if model == "pinhole" else tuple(D))
+
+
+@pytest.mark.parametrize(
+    ("distortion_model", "D", "message"),
+    [
+        ("plumb_bob", [0.1, 0.2, 0.3], "'plumb_bob' needs 4 or 5 values in D, got 3"),
+        ("rational_polynomial", [0.1] * 5, "'rational_polynomial' needs 8 or 12 or 14 values in D, got 5"),
+        ("equidistant", [], "'equidistant' needs 4 values in D, got 0"),
+        ("equidistant", [0.1] * 5, "needs 4 values in D, got 5"),
+        ("magic", [0.1] * 5, "distortion_model 'magic' is not supported; supported: plumb_bob"),
+        ("thin_prism_fisheye", [0.1] * 8, "'thin_prism_fisheye' is not supported"),
+        ("", [0.1] * 5, "distortion_model '' is not supported"),
+        ("plumb_bob", [float("nan")] * 5, "D has values that are not finite"),
+    ],
+)
+def test_distortion_that_cannot_be_computed_with(distortion_model, D, message):
+    with pytest.raises(CalibrationError, match=message):
+        camera_from_info(K, D, distortion_model)
+
+
+def test_the_camera_of_a_file_sees_what_opencv_sees(ros_file):
+    calibration = load_camera_yaml(ros_file)
+    points = np.array([(0.0, 0.0, 1.0), (0.3, -0.2, 0.8), (-0.5, 0.4, 1.5)])
+    matrix = np.array(calibration.K).reshape(3, 3)
+    pixels, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), matrix, np.array(calibration.D))
+    np.testing.assert_allclose(calibration.camera().project(points), pixels[:, 0] + 0.5, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -84,13 +84,28 @@ def test_track_writes_records_overlay_and_summary(dataset, models, tmp_path, cap
     assert np.ptp(image[190:210, 90:130].astype(int), axis=2).max() > 60  # coloured bones on a grey image
 
 
-def test_track_with_calibration_is_metric(dataset, models, tmp_path):
+def save_calibration(path, *, width=640, distortion_model="plumb_bob", D=(0.0,) * 5):
     from hand_tracking_ros.calibration import Calibration, save_camera_yaml
 
-    K = (600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0)
+    K = (600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0)
     eye = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    P = (600.0, 0.0, 320.0, 0.0, 0.0, 600.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    save_camera_yaml(tmp_path / "camera.yaml", Calibration("c", 640, 480, "plumb_bob", (0.0,) * 5, K, eye, P))
+    P = (600.0, 0.0, 319.5, 0.0, 0.0, 600.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0)
+    calibration = Calibration("c", width, 480, distortion_model, D, K, eye, P)
+    save_camera_yaml(path, calibration)
+    return calibration.camera()
+
+
+@pytest.mark.parametrize(
+    ("distortion_model", "D"),
+    [
+        ("plumb_bob", (0.0,) * 5),
+        ("plumb_bob", (-0.2, 0.05, 0.001, -0.001, 0.0)),
+        ("rational_polynomial", (0.4, -0.1, 1e-3, -5e-4, 0.02, 0.7, 0.05, 0.01)),
+        ("equidistant", (0.02, -0.01, 0.003, -0.0005)),
+    ],
+)
+def test_track_with_calibration_is_metric(dataset, models, tmp_path, distortion_model, D):
+    camera = save_calibration(tmp_path / "camera.yaml", distortion_model=distortion_model, D=D)
     output = tmp_path / "hands.jsonl"
     arguments = ["track", str(dataset / "images"), "--output", str(output), "--max-frames", "3", "--mono", *models]
     assert main([*arguments, "--camera-info", str(tmp_path / "camera.yaml"), "--set", "track.max_hands=1"]) == 0
@@ -98,8 +113,14 @@ def test_track_with_calibration_is_metric(dataset, models, tmp_path):
     assert [len(frame.hands) for frame in frames] == [1, 1, 1]
     (hand,) = frames[-1].hands
     assert hand.scale == Scale.ASSUMED and 0.3 < hand.points_3d[:, 2].mean() < 3.0
-    x, y, z = hand.points_3d.T
-    assert np.allclose(np.column_stack([600 * x / z + 320, 600 * y / z + 240]), hand.keypoints_px, atol=0.5)
+    assert np.allclose(camera.project(hand.points_3d), hand.keypoints_px, atol=0.5)
+
+
+def test_track_refuses_a_calibration_for_another_size(dataset, models, tmp_path, capsys):
+    save_calibration(tmp_path / "camera.yaml", width=320)
+    arguments = ["track", str(dataset / "images"), "--max-frames", "3", *models]
+    assert main([*arguments, "--camera-info", str(tmp_path / "camera.yaml")]) == 2
+    assert "is for 320x480 images, but these are 640x480: give --size 320x480" in capsys.readouterr().err
 
 
 def test_evaluate_detection(dataset, models, capsys):

@@ -87,8 +87,8 @@ def test_shipped_files_that_the_graph_names_exist():
 
 
 def test_the_example_calibration_can_be_loaded():
-    from hand_tracking_ros.calibration import camera_from_info, load_camera_yaml
+    from hand_tracking_ros.calibration import load_camera_yaml
 
     calibration = load_camera_yaml(config_directory() / "camera_example.yaml")
-    camera = camera_from_info(calibration.K)
+    camera = calibration.camera()
     assert (calibration.width, calibration.height) == (640, 480) and camera.fx == pytest.approx(554.256)

@@ -35,8 +35,8 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from hand_tracking_ros.calibration import camera_from_info
     from hand_tracking_ros.cli.track import OverlayWriter
+    from hand_tracking_ros.evaluation.datasets import label_camera
     from hand_tracking_ros.evaluation.run import track_source
     from hand_tracking_ros.evaluation.tracking import track_metrics
     from hand_tracking_ros.records import read_labels, write_tracks
@@ -45,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = demo_directory()
     labels = read_labels(folder)
-    fx, fy, cx, cy = labels[0].camera["K"]
-    camera = camera_from_info([fx, 0, cx, 0, fy, cy, 0, 0, 1])
+    camera = label_camera(labels[0])
     tracker = HandTracker(tracker_config(args))
     tracks = []
     with ExitStack() as stack:

@@ -7,13 +7,17 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
-from hand_tracking_ros.errors import HandTrackingError, SourceError
+from hand_tracking_ros.errors import CalibrationError, HandTrackingError, SourceError
 from hand_tracking_ros.records import TrackedFrame
+
+if TYPE_CHECKING:
+    from hand_tracking_ros.calibration import Calibration
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v", ".webm": "VP90"}
 SKIPPED_MS = 0.05  # a detector stage faster than this did not run: it only asked whether it should
@@ -32,7 +36,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--overlay", type=Path, metavar="VIDEO", help="write a video with the hands drawn (.mp4, .avi)")
     parser.add_argument("--mono", action="store_true", help="draw the overlay on the grey image that the tracker sees")
-    parser.add_argument("--camera-info", metavar="YAML", help="camera calibration: gives metric 3D points")
+    parser.add_argument("--camera-info", metavar="YAML", help="camera calibration: gives 3D points in metres")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument("--loop", action="store_true", help="start files again at their end")
     parser.add_argument("--realtime", action="store_true", help="play files at their own speed")
@@ -53,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.max_frames is not None and args.max_frames < 1:
         raise SourceError(f"--max-frames must be at least 1, got {args.max_frames}")
     width, height = _size(args.size)
-    config, camera = tracker_config(args), _camera(args.camera_info)
+    config, calibration = tracker_config(args), _calibration(args.camera_info)
+    camera = None if calibration is None else calibration.camera()
     failure: SourceError | None = None
     pace = "realtime" if args.realtime else "fast"
     with ExitStack() as stack:
@@ -69,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         summary = Summary()
         try:
             for item, tracked in track_source(tracker, source, camera, args.max_frames):
+                _check_size(calibration, item.image, args.camera_info)
                 summary.add(tracked)
                 if output is not None:
                     write_tracks(output, [tracked])
@@ -184,13 +190,19 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
     return int(width), int(height)
 
 
-def _camera(path: str | None):
-    """Intrinsics from a calibration file."""
+def _calibration(path: str | None) -> Calibration | None:
     if path is None:
         return None
-    from hand_tracking_ros.calibration import camera_from_info, load_camera_yaml
+    from hand_tracking_ros.calibration import load_camera_yaml
 
-    calibration = load_camera_yaml(path)
-    if any(calibration.D):
-        print(f"note: {path} has distortion; 3D points are exact only for rectified images", file=sys.stderr)
-    return camera_from_info(calibration.K)
+    return load_camera_yaml(path)
+
+
+def _check_size(calibration: Calibration | None, image: np.ndarray, path: str | None) -> None:
+    """A calibration holds for its own image size only."""
+    height, width = image.shape[:2]
+    if calibration is not None and (calibration.width, calibration.height) != (width, height):
+        raise CalibrationError(
+            f"{path} is for {calibration.width}x{calibration.height} images, but these are {width}x{height}: "
+            f"give --size {calibration.width}x{calibration.height} if that is how they were taken, or calibrate anew"
+        )

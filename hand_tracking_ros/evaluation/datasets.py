@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from hand_tracking_ros.calibration import camera_from_info
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.errors import RecordError
@@ -112,7 +111,8 @@ def evaluate_tracking(
             timed = [replace(image, stamp_s=image.frame / source.fps) for image in group]
             if tracker is not None:
                 tracker.reset()
-                videos.append((timed, [tracked for _, tracked in track_source(tracker, source, _camera(group[0]))]))
+                tracked = [tracked for _, tracked in track_source(tracker, source, label_camera(group[0]))]
+                videos.append((timed, tracked))
             else:
                 videos.append((timed, tracks))
     for sequence in _image_sequences(labels):
@@ -144,7 +144,7 @@ def _track_images(tracker: HandTracker, root: Path, sequence: Sequence[LabelledI
     tracked = []
     for image in sequence:
         mono = _checked(as_mono(read_image(root / image.file)), image)
-        hands = tracker.step(Frame(mono, image.stamp_s, _camera(image)))
+        hands = tracker.step(Frame(mono, image.stamp_s, label_camera(image)))
         latency_ms = {stage: 1000 * seconds for stage, seconds in tracker.timings_s.items()}
         tracked.append(TrackedFrame(image.frame, image.stamp_s, image.width, image.height, tuple(hands), latency_ms))
     return tracked
@@ -172,15 +172,18 @@ def _image_sequences(labels: Sequence[LabelledImage]) -> Iterator[list[LabelledI
         ]
 
 
-def _camera(image: LabelledImage) -> Camera | None:
-    """Intrinsics of a label; a fisheye lens is no pinhole camera, so it gives none."""
-    if image.camera is None or image.camera.get("model", "pinhole") != "pinhole":
+def label_camera(image: LabelledImage) -> Camera | None:
+    """The camera of a label, whose cx and cy are corner-origin as all pixels of labels are. Raises RecordError."""
+    if image.camera is None:
         return None
     try:
-        fx, fy, cx, cy = map(float, image.camera["K"])
+        K, D = [float(value) for value in image.camera["K"]], image.camera.get("D") or ()
+        model = image.camera.get("model", "pinhole")
+        return Camera(*K, model=model, distortion=tuple(D))
     except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"{image.file or image.video}: camera needs 'K': [fx, fy, cx, cy]") from error
-    return camera_from_info([fx, 0, cx, 0, fy, cy, 0, 0, 1])
+        raise RecordError(
+            f"{image.file or image.video}: camera needs 'K': [fx, fy, cx, cy] and the 'D' of its 'model': {error}"
+        ) from error
 
 
 def _checked(pixels: np.ndarray, image: LabelledImage) -> np.ndarray:

@@ -21,12 +21,12 @@ INFO_DEPTH = 20  # camera_info is small, and what it announces must not be misse
 
 
 class CameraInput:
-    """The intrinsics that camera_info states: ``camera``, or None while unknown or uncalibrated."""
+    """The camera that camera_info states, lens included: ``camera``, or None while unknown or uncalibrated."""
 
     def __init__(self, node: HandNode) -> None:
         self.camera: Camera | None = None
         self._node = node
-        self._k: bytes | None = None  # what ``camera`` was made of
+        self._stated: tuple | None = None  # what ``camera`` was made of
 
     def subscribe(self) -> None:
         """Listen until the node is deactivated."""
@@ -35,14 +35,14 @@ class CameraInput:
     def _on_info(self, message: CameraInfo) -> None:
         statistics = self._node.statistics
         statistics.loss.announce(stamp_ns(message.header.stamp))
-        k = np.asarray(message.k).tobytes()
-        if k == self._k:
+        stated = (np.asarray(message.k).tobytes(), np.asarray(message.d).tobytes(), message.distortion_model)
+        if stated == self._stated:
             if self._node.statistics.problems.get("camera_info"):
                 statistics.facts["camera_info_errors"] += 1
             return
-        self._k = k
+        self._stated = stated
         try:
-            self.camera = camera_from_info(message.k)
+            self.camera = camera_from_info(message.k, message.d, message.distortion_model)
             statistics.problems.pop("camera_info", None)
         except CalibrationError as error:
             self.camera = None

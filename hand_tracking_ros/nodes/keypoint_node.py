@@ -8,7 +8,7 @@ from hand_tracking_ros import msg
 from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.nodes.base import HandNode, result_qos, run
 from hand_tracking_ros.nodes.conversions import boxes_from_message, keypoints_to_message
-from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, ImageInput, ImagePairing, Stopwatch
+from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, CameraInput, ImageInput, ImagePairing, Stopwatch
 from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_estimator
 from hand_tracking_ros.nodes.settings import KeypointNodeConfig
 
@@ -31,6 +31,8 @@ class KeypointNode(HandNode):
 
     def activate(self) -> None:
         self._model_info.publish()
+        self._camera = CameraInput(self)
+        self._camera.subscribe()
         self._images.subscribe(self._pairing.add_image, depth=PAIRING_DEPTH)
         self.subscribe(msg.HandBoxArray, "boxes", self._on_boxes, result_qos())
 
@@ -56,7 +58,7 @@ class KeypointNode(HandNode):
         watch = Stopwatch()
         mono = self._images.mono(message)
         convert_s = watch.lap()
-        hands = self._estimator.estimate(mono, boxes_from_message(request))
+        hands = self._estimator.estimate(mono, boxes_from_message(request), self._camera.camera)
         keypoints_s = watch.lap()
         self._publish(hands, request)
         age_s = self._images.age_s(message)
