@@ -67,7 +67,7 @@ def core_stages(images: list[np.ndarray], hands: list[np.ndarray], config: Track
     boxed = [(points, box_around(points)) for points in hands]
     crop = crop_from_image(boxed[0][1].scaled(config.keypoints.crop_scale), (96, 96))
     filters = {kind: make_filter(FilterConfig(kind=kind)) for kind in ("one_euro", "kalman")}
-    hand_filter = HandFilter(config.filter, config.track)
+    hand_filter = HandFilter(config.filter, config.track, config.pose)
     joints = np.random.default_rng(0).normal(size=(64, 22, 3)) + 100
     seen = [_keypoints(i + 1, points) for i, points in enumerate(hands)]
     return {

@@ -140,8 +140,24 @@ class FilterConfig(Config):
     )
     side_memory_s: float = param(2.0, "Handedness is averaged over about this long", low=0.0, high=60.0)
     one_person: bool = param(True, "Two hands in view belong to one person: one is left, the other right")
+
+
+@dataclass(frozen=True)
+class PoseConfig(Config):
+    """The kinematic hand in metres; needs a calibrated camera."""
+
+    enabled: bool = param(True, "Fit a kinematic hand where the camera is calibrated, instead of lifting points alone")
     palm_m: float = param(
-        0.088, "Assumed length wrist to middle finger base, used when the camera is calibrated", low=0.03, high=0.2
+        0.088, "Assumed length wrist to middle finger base, until it is calibrated", low=0.03, high=0.2
+    )
+    iterations: int = param(6, "Most iterations of the fit per frame", low=1, high=100)
+    lead: float = param(0.7, "Share of the last motion that the next pose is expected to repeat", low=0.0, high=1.0)
+    drift: float = param(
+        1.0, "How far a pose may leave what was expected; lower is steadier and lags more", low=0.01, high=100.0
+    )
+    min_cutoff_hz: float = param(1.5, "one_euro on the pose: cut-off at rest; lower is steadier", low=0.01, high=100.0)
+    beta: float = param(
+        4.0, "one_euro on the pose: Hz of cut-off per palm length/s of speed; higher lags less", low=0.0, high=1000.0
     )
 
 
@@ -155,6 +171,7 @@ class TrackerConfig(Config):
     flow: FlowConfig = field(default_factory=FlowConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
+    pose: PoseConfig = field(default_factory=PoseConfig)
 
 
 def flat_fields(config: type[Config] | Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:

@@ -14,6 +14,7 @@ Conventions
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -72,6 +73,18 @@ class Filter:
         """Velocity of every channel per second, as of its last measurement; 0 after the first one."""
         return self._known()[1].copy()
 
+    @property
+    def position(self) -> np.ndarray | None:
+        """The filtered values as of the last measurement; None before the first."""
+        return None if self._state is None else self._state[0]
+
+    def map_positions(self, move: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Express everything that is a position in another origin; velocities stay."""
+        if self._state is not None:
+            self._state = tuple(move(part) if i in self._positions else part for i, part in enumerate(self._state))
+
+    _positions = (0,)  # of the parts of the state, those that are positions
+
     def _step(self, values: np.ndarray, stamp_s: float, unit: float | np.ndarray) -> None:
         measured = np.isfinite(values)
         complete = measured.all()
@@ -125,6 +138,8 @@ class OneEuroFilter(Filter):
     - The derivative is taken between raw measurements. Against the last filtered value, as in the paper's listing,
       the filter's own lag counts as speed, and the published velocity would be several times too high.
     """
+
+    _positions = (0, 2)
 
     def _start(self, values: np.ndarray) -> State:
         return values, values * 0.0, values

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hand_tracking_ros.config import FilterConfig, TrackConfig
+from hand_tracking_ros.config import FilterConfig, PoseConfig, TrackConfig
 from hand_tracking_ros.filters import Filter, make_filter
+from hand_tracking_ros.fitting import HandView
 from hand_tracking_ros.geometry import box_around
-from hand_tracking_ros.lifting import lift, palm_length_seen
+from hand_tracking_ros.lifting import depth_along_z, lift, palm_length_seen
+from hand_tracking_ros.posing import HandPoser, HandSize
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
-from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Source
+from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Scale, Source
 
 # Depth from one image is several times noisier than position: weighed by this, it neither opens the one-euro filter of
 # a joint nor is it believed as much by the Kalman filter. The last row is the palm length, which changes slowly.
@@ -34,22 +36,39 @@ class _Smoothed:
 
 
 class HandFilter:
-    """Filters the keypoints of every hand, by id, in seconds. What is not seen is extrapolated for ``coast_s``."""
+    """Filters the keypoints of every hand, by id, in seconds. What is not seen is extrapolated for ``coast_s``.
 
-    def __init__(self, config: FilterConfig = FilterConfig(), track: TrackConfig = TrackConfig()):
-        self.config = config
-        self._track = track
+    Where the camera is known, a kinematic hand is fitted to the raw keypoints, and filtered as a pose (posing.py).
+    ``size``: what is known of the size of the person's hands.
+    """
+
+    def __init__(
+        self,
+        config: FilterConfig = FilterConfig(),
+        track: TrackConfig = TrackConfig(),
+        pose: PoseConfig = PoseConfig(),
+    ):
+        self.config, self._track, self._pose = config, track, pose
+        self.size = HandSize(pose.palm_m)
         self.reset()
 
-    def reconfigure(self, config: FilterConfig, track: TrackConfig) -> None:
-        """Take over new settings; all hands start afresh, with their ids."""
-        self.config, self._track = config, track
+    def reconfigure(self, config: FilterConfig, track: TrackConfig, pose: PoseConfig) -> None:
+        """Take over new settings; all hands start afresh, with their ids. A measured size stays."""
+        self.config, self._track, self._pose = config, track, pose
+        if not self.size.is_measured:
+            self.size = HandSize(pose.palm_m)
         self.reset()
 
     def reset(self) -> None:
-        """Forget all hands."""
+        """Forget all hands. What was measured of their size stays."""
         self._hands: dict[int, _Smoothed] = {}
         self._stamp_s = -np.inf
+        settings = replace(self.config, min_cutoff_hz=self._pose.min_cutoff_hz, beta=self._pose.beta)
+        self._poser = HandPoser(self._pose, settings, self._longest_gap_s, self.size)
+
+    @property
+    def _longest_gap_s(self) -> float:
+        return max(self._track.max_gap_s, self._track.coast_s)
 
     def apply(self, keypoints: Sequence[HandKeypoints], stamp_s: float, camera: Camera | None = None) -> list[Hand]:
         """Hands at ``stamp_s``, by id. Points in metres need the ``camera`` that took them; else they are relative."""
@@ -63,6 +82,9 @@ class HandFilter:
         listed = {hand.id for hand in keypoints}
         self._hands = {i: s for i, s in self._hands.items() if s.seen_s >= oldest_s and i in listed}
         self._assign_sides()
+        self._poser.forget(set(self._hands))
+        if camera is not None and self._pose.enabled:
+            self._fit(camera, stamp_s)
         return [self._hand(smoothed, stamp_s, camera) for _, smoothed in sorted(self._hands.items())]
 
     def _take(self, hand: HandKeypoints, stamp_s: float, elapsed_s: float, camera: Camera | None) -> None:
@@ -70,9 +92,7 @@ class HandFilter:
         if hand.presence < (self._track.start_presence if smoothed is None else self._track.keep_presence):
             return
         if smoothed is None:
-            smoothed = _Smoothed(
-                make_filter(self.config, max(self._track.max_gap_s, self._track.coast_s)), hand, stamp_s, stamp_s
-            )
+            smoothed = _Smoothed(make_filter(self.config, self._longest_gap_s), hand, stamp_s, stamp_s)
             self._hands[hand.id] = smoothed
         palm_px = palm_length_seen(hand.keypoints_px, hand.depth_rel, camera)
         smoothed.filter.update(_channels(hand, palm_px), stamp_s, palm_px * UNITS)
@@ -101,12 +121,30 @@ class HandFilter:
         for smoothed, right in zip(hands, odds):
             smoothed.side_score = float(1 / (1 + np.exp(-right if smoothed.side == Side.RIGHT else right)))
 
+    def _fit(self, camera: Camera, stamp_s: float) -> None:
+        """Pose every hand that was seen in this frame."""
+        for hand_id, smoothed in self._hands.items():
+            if smoothed.seen_s == stamp_s:
+                seen = smoothed.last
+                depth = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
+                view = HandView(camera, seen.keypoints_px, seen.keypoint_scores, depth)
+                self._poser.fit(hand_id, smoothed.side, [view], stamp_s)
+
+    def _in_space(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None):
+        """Scale, 3D points, their velocities, and the pose where there is one."""
+        pose = self._poser.pose(smoothed.last.id, stamp_s)
+        if pose is not None:
+            scale = Scale.MEASURED if self._poser.size.is_measured else Scale.ASSUMED
+            return scale, pose.points(), self._poser.velocities(smoothed.last.id, stamp_s), pose
+        values, velocity = smoothed.filter.predict(stamp_s), smoothed.filter.velocity
+        return *lift(values, velocity, camera, self.size.palm_m), None
+
     def _hand(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None) -> Hand:
         last = smoothed.last
         seen = smoothed.seen_s == stamp_s
         values, velocity = smoothed.filter.predict(stamp_s), smoothed.filter.velocity
         keypoints_px = values[:-1, :2].copy()
-        scale, points_3d, velocities_3d = lift(values, velocity, camera, self.config.palm_m)
+        scale, points_3d, velocities_3d, pose = self._in_space(smoothed, stamp_s, camera)
         return Hand(
             id=last.id,
             side=smoothed.side,
@@ -120,6 +158,7 @@ class HandFilter:
             scale=scale,
             points_3d=points_3d,
             velocities_3d=velocities_3d,
+            pose=pose,
         )
 
 

@@ -27,7 +27,7 @@ class HandTracker:
         self.detector = HandDetector(config.detector, config.inference)
         self.estimator = KeypointEstimator(config.keypoints, config.inference, config.track.max_hands)
         self.tracks = HandTracks(config.track, config.flow)
-        self.filter = HandFilter(config.filter, config.track)
+        self.filter = HandFilter(config.filter, config.track, config.pose)
         self.timings_s = dict.fromkeys(STAGES, 0.0)
 
     def step(self, frame: Frame) -> list[Hand]:
@@ -52,7 +52,7 @@ class HandTracker:
         self.config = config
         self.detector.config, self.estimator.config = config.detector, config.keypoints
         self.tracks.reconfigure(config.track, config.flow)
-        self.filter.reconfigure(config.filter, config.track)
+        self.filter.reconfigure(config.filter, config.track, config.pose)
 
     def reset(self) -> None:
         """Forget all hands. Ids go on counting, so an id always means one hand."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.geometry import Box
+from hand_tracking_ros.kinematics import HandPose
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 
 
@@ -101,7 +102,8 @@ class Hand:
     """A tracked hand, filtered: what users get.
 
     ``id`` is never reused. ``points_3d`` (21, 3) in the unit that ``scale`` names; ``velocities_px`` (21, 2) px/s,
-    ``velocities_3d`` (21, 3) per second in the unit of ``points_3d``. ``score``: presence 0..1.
+    ``velocities_3d`` (21, 3) per second in the unit of ``points_3d``. ``score``: presence 0..1. ``pose``: the kinematic
+    hand whose keypoints ``points_3d`` are, where the camera is known.
     """
 
     id: int
@@ -116,6 +118,7 @@ class Hand:
     scale: Scale = Scale.NONE
     points_3d: np.ndarray = _nan(NUM_JOINTS, 3)
     velocities_3d: np.ndarray = _nan(NUM_JOINTS, 3)
+    pose: HandPose | None = None
 
     def __post_init__(self) -> None:
         for name, dims in (("keypoints_px", 2), ("velocities_px", 2), ("points_3d", 3), ("velocities_3d", 3)):

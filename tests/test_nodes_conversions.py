@@ -157,7 +157,7 @@ def test_markers_are_stable_per_hand_and_deleted_when_it_is_lost():
     def markers(scale: Scale, shown: set[str]):
         facts = {} if scale == Scale.NONE else {"points_3d": points, "scale": scale}
         hand = Hand(4, Side.LEFT, 0.9, 0.8, Source.DETECTED, BOX, random(21, 2), random(21), **facts)
-        return skeleton_markers([hand], shown, HEADER, config.markers, config.filter).markers
+        return skeleton_markers([hand], shown, HEADER, config.markers, config.pose).markers
 
     metric = markers(Scale.ASSUMED, set())
     assert [(m.ns, m.id, m.type) for m in metric] == [
@@ -168,6 +168,6 @@ def test_markers_are_stable_per_hand_and_deleted_when_it_is_lost():
     assert [len(m.points) for m in metric] == [21, 2 * len(EDGES)]
     assert metric[0].points[5].z == pytest.approx(points[5, 2])
     relative = markers(Scale.RELATIVE, {"hand_4"})
-    assert relative[0].points[5].z == pytest.approx(points[5, 2] * config.filter.palm_m)
+    assert relative[0].points[5].z == pytest.approx(points[5, 2] * config.pose.palm_m)
     gone = markers(Scale.NONE, {"hand_3"})
     assert [(m.ns, m.id, m.action) for m in gone] == [("hand_3", 0, Marker.DELETE), ("hand_3", 1, Marker.DELETE)]

@@ -132,7 +132,7 @@ def test_relative_points_have_the_wrist_at_the_origin_and_the_palm_as_unit():
 def test_with_a_camera_points_and_velocities_are_metric():
     camera, palm_m, depth_m = Camera(600, 600, 320, 240), 0.09, 0.6
     palm_px = 600 * palm_m / depth_m
-    hand_filter = HandFilter(FilterConfig(kind="none", palm_m=palm_m))
+    hand_filter = HandFilter(FilterConfig(kind="none"), pose=PoseConfig(enabled=False, palm_m=palm_m))
     for k in range(10):  # 0.3 m/s to the right
         shift_px = 600 * 0.3 * (k / 30) / depth_m
         hand = hand_filter.apply([observed((300 + shift_px, 280), palm_px)], k / 30, camera)[0]

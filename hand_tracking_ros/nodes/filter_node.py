@@ -24,7 +24,7 @@ class FilterNode(HandNode):
         self._pairing = ImagePairing(self, self._draw)
 
     def configure(self) -> None:
-        self._filter = HandFilter(self.config.filter, self.config.track)
+        self._filter = HandFilter(self.config.filter, self.config.track, self.config.pose)
         self._output = HandPublisher(self)
 
     def activate(self) -> None:
@@ -42,7 +42,7 @@ class FilterNode(HandNode):
         self._filter = None
 
     def apply(self) -> None:
-        self._filter.reconfigure(self.config.filter, self.config.track)
+        self._filter.reconfigure(self.config.filter, self.config.track, self.config.pose)
 
     def _on_keypoints(self, message: msg.HandKeypointsArray) -> None:
         watch = Stopwatch()

@@ -17,6 +17,7 @@ from hand_tracking_ros.config import (
     FlowConfig,
     InferenceConfig,
     KeypointConfig,
+    PoseConfig,
     TrackConfig,
     TrackerConfig,
     flat_fields,
@@ -138,6 +139,7 @@ class KeypointNodeConfig(NodeConfig):
 @dataclass(frozen=True)
 class FilterNodeConfig(NodeConfig):
     filter: FilterConfig = field(default_factory=FilterConfig)
+    pose: PoseConfig = field(default_factory=PoseConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     markers: MarkerConfig = field(default_factory=MarkerConfig)

@@ -12,7 +12,7 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from hand_tracking_ros import msg, overlay
-from hand_tracking_ros.config import FilterConfig
+from hand_tracking_ros.config import PoseConfig
 from hand_tracking_ros.nodes.base import HandNode, image_qos, result_qos
 from hand_tracking_ros.nodes.conversions import hands_to_message, image_to_message
 from hand_tracking_ros.nodes.settings import MarkerConfig
@@ -47,7 +47,7 @@ class HandPublisher:
         self._node.statistics.facts["hands"] = len(hands)
         if self._markers.get_subscription_count():
             config = self._node.config
-            message = skeleton_markers(hands, self._shown, header, config.markers, config.filter)
+            message = skeleton_markers(hands, self._shown, header, config.markers, config.pose)
             self._shown = {marker.ns for marker in message.markers if marker.action == Marker.ADD}
             self._markers.publish(message)
 
@@ -58,7 +58,7 @@ class HandPublisher:
 
 
 def skeleton_markers(
-    hands: Sequence[Hand], shown: set[str], header: Header, config: MarkerConfig, filter_config: FilterConfig
+    hands: Sequence[Hand], shown: set[str], header: Header, config: MarkerConfig, pose_config: PoseConfig
 ) -> MarkerArray:
     """Joints and bones of every hand with 3D points, and DELETE for the namespaces in ``shown`` that are gone.
 
@@ -68,7 +68,7 @@ def skeleton_markers(
     for hand in hands:
         if hand.scale == Scale.NONE:
             continue
-        metres = filter_config.palm_m if hand.scale == Scale.RELATIVE else 1.0
+        metres = pose_config.palm_m if hand.scale == Scale.RELATIVE else 1.0
         points = [Point(x=x, y=y, z=z) for x, y, z in (hand.points_3d * metres).tolist()]
         bones = [points[joint] for edge in EDGES for joint in edge]
         joints = _marker(hand, header, config, JOINTS_ID, Marker.SPHERE_LIST, points, config.joint_size_m)

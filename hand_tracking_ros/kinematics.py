@@ -1,0 +1,225 @@
+"""The kinematic hand: 26 degrees of freedom, bone lengths from one palm length and optional ratios per bone.
+
+Hand frame (right hand): origin at the wrist, x towards the thumb, y from the fingers towards the arm, z out of the
+back of the hand, so a hand with its fingers up that shows its palm to a camera has the camera's own axes. A left hand
+is the mirror image in x: the mirror is in ``HandPose.points`` and ``KinematicHand`` and nowhere else.
+
+Joint angles are radians, (20,): per finger, thumb first, flexion and abduction of the base (thumb: of the
+carpometacarpal joint), flexion of the middle joint, flexion of the last joint. Zero is the straight finger of a flat
+hand; flexion bends towards the palm, abduction leads towards the thumb (the thumb's: towards the index finger). The
+bend axes of a finger's three joints are parallel. MEgATrack (Han et al. 2020, section 5) has the same degrees of
+freedom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from hand_tracking_ros.skeleton import FINGERS, NUM_JOINTS, Side
+
+NUM_ANGLES = 20
+ANGLE_NAMES = tuple(
+    f"{finger}_{joint}" for finger in FINGERS for joint in ("flexion", "abduction", "middle_flexion", "tip_flexion")
+)
+BONES = tuple((chain[k - 1] if k else 0, joint) for chain in FINGERS.values() for k, joint in enumerate(chain))
+"""(parent, child) of the 20 bones: metacarpal or thumb root, then the three phalanges of each finger."""
+
+# Keypoints of the flat hand in palm lengths (0 to 9), and the axis about which each finger bends: means over 256 hand
+# shapes (MakeHuman, CC0). The keypoints lie where people and MediaPipe put them (training/synthetic/model.py).
+FLAT_HAND = np.array([
+    (0, 0, 0),
+    (0.3513, -0.2435, -0.0520), (0.5615, -0.4783, -0.3341), (0.7623, -0.7560, -0.5237), (0.8564, -1.0053, -0.6894),
+    (0.2941, -1.0140, -0.0497), (0.3596, -1.4134, -0.0586), (0.3876, -1.7233, -0.0655), (0.4173, -1.9960, -0.0717),
+    (0.0024, -1.0000, -0.0021), (-0.0571, -1.4761, 0.0160), (-0.0879, -1.8361, 0.0296), (-0.0960, -2.1028, 0.0396),
+    (-0.2322, -0.9292, 0.0039), (-0.3513, -1.3530, 0.0391), (-0.4241, -1.6388, 0.0627), (-0.5067, -1.9034, 0.0848),
+    (-0.4343, -0.8191, -0.0431), (-0.5735, -1.1263, -0.0412), (-0.6520, -1.3134, -0.0400), (-0.7340, -1.4854, -0.0390),
+])  # fmt: skip
+BEND_AXES = np.array([
+    (0.4285, 0.7557, -0.4944), (0.9933, 0.1150, 0.0), (0.9962, -0.0874, 0.0), (0.9583, -0.2858, 0.0),
+    (0.9096, -0.4153, 0.0),
+])  # fmt: skip
+THUMB_OPPOSITION = np.array([-0.7549, -0.0015, -0.6556])  # out of the thumb's pulp, where its abduction turns about
+
+# Anatomical limits in degrees, per finger (low, high) of flexion, abduction, middle and last flexion.
+_THUMB_LIMITS = ((-35, 60), (-40, 45), (-20, 65), (-30, 85))
+_FINGER_LIMITS = ((-35, 100), (-24, 24), (-10, 115), (-15, 90))
+LIMITS = np.radians(np.array([*_THUMB_LIMITS, *_FINGER_LIMITS * 4], np.float64))  # (20, 2)
+_ABDUCTION_SIGN = np.array([1.0, -1.0, -1.0, -1.0, -1.0])
+_MIRROR, _NO_MIRROR = np.array([-1.0, 1.0, 1.0]), np.ones(3)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def skew(vectors: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) cross product matrices: skew(a) @ b = a x b."""
+    out = np.zeros((*vectors.shape, 3))
+    out[..., 0, 1], out[..., 0, 2], out[..., 1, 2] = -vectors[..., 2], vectors[..., 1], -vectors[..., 0]
+    out[..., 1, 0], out[..., 2, 0], out[..., 2, 1] = vectors[..., 2], -vectors[..., 1], vectors[..., 0]
+    return out
+
+
+def exp_rotation(vector: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) rotation by ``vector`` (..., 3): axis times angle in radians (Rodrigues)."""
+    angle = np.linalg.norm(vector, axis=-1)[..., None, None]
+    cross = skew(vector)
+    near = angle < 1e-8
+    safe = np.where(near, 1.0, angle)
+    first = np.where(near, 1.0, np.sin(safe) / safe)
+    second = np.where(near, 0.5, (1 - np.cos(safe)) / safe**2)
+    return np.eye(3) + first * cross + second * (cross @ cross)
+
+
+def log_rotation(rotation: np.ndarray) -> np.ndarray:
+    """(3,) axis times angle (radians, 0..pi) of a rotation (3, 3): the inverse of exp_rotation."""
+    r = rotation
+    vector = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
+    sine, cosine = np.linalg.norm(vector) / 2, (np.trace(r) - 1) / 2
+    angle = np.arctan2(sine, cosine)
+    if sine > 1e-6:
+        return vector * (angle / (2 * sine))
+    if cosine > 0:
+        return vector / 2
+    outer = (r + np.eye(3)) / 2  # half a turn: axis axis^T
+    axis = outer[:, np.argmax(np.diag(outer))]
+    return angle * axis / np.linalg.norm(axis)
+
+
+class KinematicHand:
+    """Bone geometry of one person's hand: flat keypoints in palm lengths, and what forward kinematics needs of them.
+
+    ``bone_ratios`` (20,): each bone's length over that of the mean hand, in the order of ``BONES``; default 1. Raises
+    ValueError when they are not 20 finite numbers between 0.5 and 2.
+    """
+
+    def __init__(self, bone_ratios: np.ndarray | None = None):
+        ratios = np.ones(NUM_ANGLES) if bone_ratios is None else np.asarray(bone_ratios, np.float64)
+        if ratios.shape != (NUM_ANGLES,) or not np.isfinite(ratios).all() or ratios.min() < 0.5 or ratios.max() > 2:
+            raise ValueError(f"bone_ratios must be 20 numbers between 0.5 and 2, got {ratios.tolist()}")
+        self.bone_ratios = ratios
+        parents, children = np.array(BONES).T
+        bones = ((FLAT_HAND[children] - FLAT_HAND[parents]) * ratios[:, None]).reshape(5, 4, 3)
+        self.bases = bones[:, 0].copy()  # (5, 3)
+        self._phalanges = bones[:, 1:].copy()  # (5, 3, 3)
+        axes = _unit(BEND_AXES)
+        outwards = np.cross(axes, _unit(bones[:, 1]))  # for the fingers: out of the palm, towards the palm's side
+        outwards[0] = THUMB_OPPOSITION
+        self._spread_axes = _ABDUCTION_SIGN[:, None] * _unit(outwards)  # (5, 3)
+        self._bend_axes = axes
+        # Rodrigues about the bend axis: v cos + (a x v) sin + a (a.v) (1 - cos)
+        self._across = np.cross(axes[:, None], self._phalanges)
+        along = (self._phalanges @ axes[:, :, None]) * axes[:, None]
+        self._along, self._turning = along, self._phalanges - along
+        self._spread_cross = skew(self._spread_axes)
+        self._spread_square = self._spread_cross @ self._spread_cross
+
+    def forward(self, angles: np.ndarray, finger_ratio: float = 1.0) -> np.ndarray:
+        """Keypoints (21, 3) of a right hand in the hand frame, palm lengths, at ``angles`` (20,).
+
+        ``finger_ratio`` multiplies the length of all phalanges.
+        """
+        return self._forward(angles, finger_ratio)[0]
+
+    def _forward(self, angles: np.ndarray, finger_ratio: float = 1.0):
+        """Keypoints, rotation of each finger by its abduction (5, 3, 3), and the bend so far at each phalanx (5, 3)."""
+        angles = angles.reshape(5, 4)
+        bend = np.cumsum(angles[:, [0, 2, 3]], axis=1)
+        spread = angles[:, 1, None, None]
+        turned = np.eye(3) + np.sin(spread) * self._spread_cross + (1 - np.cos(spread)) * self._spread_square
+        cos, sin = np.cos(bend)[..., None], np.sin(bend)[..., None]
+        bent = self._along + self._turning * cos + self._across * sin  # (5, 3, 3)
+        phalanges = bent @ turned.transpose(0, 2, 1)
+        points = np.empty((NUM_JOINTS, 3))
+        points[0] = 0.0
+        fingers = points[1:].reshape(5, 4, 3)
+        fingers[:, 0] = self.bases
+        fingers[:, 1:] = self.bases[:, None] + finger_ratio * np.cumsum(phalanges, axis=1)
+        return points, turned, bend
+
+    def jacobian(self, angles: np.ndarray, finger_ratio: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (21, 3) as ``forward``, and their derivative (21, 3, 21): by the angles, palm lengths per radian,
+        and by the logarithm of ``finger_ratio``."""
+        points, turned, _ = self._forward(angles, finger_ratio)
+        axes = (turned @ self._bend_axes[..., None])[..., 0]  # (5, 3)
+        fingers = points[1:].reshape(5, 4, 3)
+        full = np.zeros((NUM_JOINTS, 3, NUM_ANGLES + 1))
+        own = np.zeros((5, 4, 3, 4))
+        bend_cross = -skew(axes)
+        for centre, angle in ((0, 0), (1, 2), (2, 3)):
+            own[:, centre + 1 :, :, angle] = (fingers[:, centre + 1 :] - fingers[:, centre, None]) @ bend_cross
+        beyond = fingers[:, 1:] - fingers[:, :1]
+        own[:, 1:, :, 1] = beyond @ -self._spread_cross
+        for finger in range(5):
+            first = 4 * finger
+            full[1 + first : 5 + first, :, first : first + 4] = own[finger]
+            full[2 + first : 5 + first, :, NUM_ANGLES] = beyond[finger]
+        return points, full
+
+    def frames(self, angles: np.ndarray) -> np.ndarray:
+        """Orientation (21, 3, 3) of every keypoint's bone in the hand frame of a right hand.
+
+        That of a phalanx belongs to the joint at its palm end; a tip has that of the last phalanx, wrist and thumb
+        root that of the hand. Columns: x sideways (the bend axis), y back along the bone, z out of the back.
+        """
+        _, turned, bend = self._forward(angles)
+        out = np.tile(np.eye(3), (NUM_JOINTS, 1, 1))
+        for finger in range(5):
+            axis = self._bend_axes[finger]
+            for k in range(3):
+                rotation = turned[finger] @ exp_rotation(axis * bend[finger, k])
+                back = -rotation @ _unit(self._phalanges[finger, k])
+                x = turned[finger] @ axis
+                x = _unit(x - (x @ back) * back)
+                out[1 + 4 * finger + k] = np.column_stack([x, back, np.cross(x, back)])
+            out[4 + 4 * finger] = out[3 + 4 * finger]
+        return out
+
+
+MEAN_HAND = KinematicHand()
+
+
+@dataclass(frozen=True)
+class HandPose:
+    """Where a hand is and how it is bent: 26 degrees of freedom, and the size of the hand.
+
+    ``rotation`` (3, 3): of the hand frame in the camera's (or rig's) frame; ``position_m`` (3,): the wrist in it;
+    ``angles`` (20,) radians; ``palm_m``: palm length 0 to 9 in metres; ``finger_ratio``: length of the fingers over
+    that of ``shape``, the bone lengths.
+    """
+
+    side: Side
+    rotation: np.ndarray
+    position_m: np.ndarray
+    angles: np.ndarray
+    palm_m: float
+    finger_ratio: float = 1.0
+    shape: KinematicHand = field(default=MEAN_HAND, compare=False)
+
+    @property
+    def mirror(self) -> np.ndarray:
+        """(3,) factor on the axes of a right hand's points: x is mirrored for a left hand."""
+        return _MIRROR if self.side == Side.LEFT else _NO_MIRROR
+
+    def points(self) -> np.ndarray:
+        """Keypoints (21, 3) in metres, in the frame of ``rotation`` and ``position_m``."""
+        local = self.shape.forward(self.angles, self.finger_ratio) * self.mirror
+        return local @ (self.palm_m * self.rotation.T) + self.position_m
+
+    def frames(self) -> np.ndarray:
+        """Orientation (21, 3, 3) of every keypoint's bone (KinematicHand.frames), proper rotations on both sides.
+
+        For both hands y points back along the bone and z out of the back of the hand; x completes them: it leads
+        towards the thumb on a right hand, away from it on a left one.
+        """
+        frames = self.shape.frames(self.angles)
+        if self.side == Side.LEFT:  # mirror in x, then turn the x axis around: a proper rotation again
+            frames = frames * self.mirror[:, None] * self.mirror
+        return self.rotation @ frames
+
+    def moved(self, rotation: np.ndarray, translation_m: np.ndarray) -> HandPose:
+        """The same hand in another frame: x' = rotation x + translation_m."""
+        position = rotation @ self.position_m + translation_m
+        return replace(self, rotation=rotation @ self.rotation, position_m=position)

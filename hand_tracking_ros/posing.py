@@ -1,0 +1,189 @@
+"""Hands as kinematic poses over time: fit, expectation for the next frame, hand size, and filters on the pose.
+
+Per hand: fit to the raw keypoints (fitting.py), started from the pose that the last frames lead to and held together
+by it, then filtered: the turn on the manifold of rotations, the wrist as direction and distance, the joint angles. The
+size of the hand is one for all hands of a person; it is measured wherever two cameras or a depth image see the hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hand_tracking_ros.config import FilterConfig, PoseConfig
+from hand_tracking_ros.filters import make_filter
+from hand_tracking_ros.fitting import (
+    DOF,
+    SIZE,
+    STEP,
+    TURN,
+    FitConfig,
+    HandFit,
+    HandView,
+    PosePrior,
+    difference,
+    first_pose,
+    fit_hand,
+    rest_information,
+    stepped,
+)
+from hand_tracking_ros.kinematics import MEAN_HAND, HandPose, KinematicHand, exp_rotation, log_rotation
+from hand_tracking_ros.skeleton import Side
+
+# How fast a hand may leave what was expected of it, per second (standard deviation): turn, position, angles.
+_DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0.02, 0.0]])
+SIZE_SIGMA = 0.075  # of the logarithm of palm lengths among adults (Greiner 1991: hand lengths 160 to 205 mm)
+SIZE_FLOOR = 0.008  # never surer than this: keypoints are not independent from frame to frame
+CALIBRATED_SIGMA = 0.025  # a size known this well counts as measured
+LOST_COST = 60.0  # a fit this far from a fresh one has been caught in a wrong pose
+
+
+@dataclass(frozen=True)
+class HandSize:
+    """Palm length (0 to 9) in metres, and the standard deviation of its logarithm."""
+
+    palm_m: float
+    sigma: float = SIZE_SIGMA
+
+    @property
+    def is_measured(self) -> bool:
+        return self.sigma <= CALIBRATED_SIGMA
+
+
+class PoseFilter:
+    """One hand's pose over time, by the filter that the config names; ``predict`` extrapolates."""
+
+    def __init__(self, config: FilterConfig, max_gap_s: float):
+        self._place, self._range, self._angles, self._turn = (make_filter(config, max_gap_s) for _ in range(4))
+        self._base = np.eye(3)  # the turn's filter works on rotation vectors from here
+
+    def update(self, pose: HandPose, stamp_s: float) -> None:
+        """Take the pose of time ``stamp_s``."""
+        x, y, z = pose.position_m
+        z = max(float(z), 1e-3)
+        self._place.update(np.array([[x / z, y / z]]), stamp_s, pose.palm_m / z)
+        self._range.update(np.array([[np.log(z)]]), stamp_s, 4 * pose.palm_m / z)  # less sure than the direction
+        self._angles.update(pose.angles[:, None], stamp_s, 1.0)
+        self._rebase()
+        self._turn.update(log_rotation(pose.rotation @ self._base.T)[None], stamp_s, 1.0)
+        self._rebase()
+        self._last = pose
+
+    def predict(self, stamp_s: float) -> HandPose:
+        """The pose expected at ``stamp_s``."""
+        place, log_z = self._place.predict(stamp_s)[0], self._range.predict(stamp_s)[0, 0]
+        z = float(np.exp(log_z))
+        return replace(
+            self._last,
+            rotation=exp_rotation(self._turn.predict(stamp_s)[0]) @ self._base,
+            position_m=np.array([place[0] * z, place[1] * z, z]),
+            angles=self._angles.predict(stamp_s)[:, 0],
+        )
+
+    def velocities(self, stamp_s: float) -> np.ndarray:
+        """Velocities (21, 3) of the keypoints in m/s, as of the last measurement."""
+        step_s = 1e-3
+        return (self.predict(stamp_s + step_s).points() - self.predict(stamp_s).points()) / step_s
+
+    def _rebase(self) -> None:
+        """Move the base of the rotation vectors to the filtered turn: they stay small, where they add like numbers."""
+        filtered = self._turn.position
+        if filtered is None:
+            return
+        old, self._base = self._base, exp_rotation(filtered[0]) @ self._base
+        self._turn.map_positions(lambda vector: log_rotation(exp_rotation(vector[0]) @ old @ self._base.T)[None])
+
+
+@dataclass
+class _Posed:
+    """One hand's state."""
+
+    side: Side
+    fit: HandFit
+    stamp_s: float
+    filter: PoseFilter
+    velocity: np.ndarray  # (26,) of the fitted pose, smoothed
+
+
+class HandPoser:
+    """Poses of all tracked hands, by id. ``size`` is what is known of the person's hands; it may be set."""
+
+    def __init__(
+        self, config: PoseConfig, filters: FilterConfig, max_gap_s: float, size: HandSize | None = None,
+        shape: KinematicHand = MEAN_HAND,
+    ):  # fmt: skip
+        self.config, self._filters, self._max_gap_s = config, filters, max_gap_s
+        self.size, self.shape = size or HandSize(config.palm_m), shape
+        self._fit_config = FitConfig(iterations=config.iterations)
+        self._hands: dict[int, _Posed] = {}
+
+    def forget(self, kept: set[int]) -> None:
+        """Drop all hands but those with the ids ``kept``."""
+        self._hands = {i: hand for i, hand in self._hands.items() if i in kept}
+
+    def fit(self, hand_id: int, side: Side, views: Sequence[HandView], stamp_s: float) -> bool:
+        """Fit the hand to what cameras saw of it at ``stamp_s``. False when they did not see enough of a new hand."""
+        old = self._hands.get(hand_id)
+        measures = len(views) > 1 or any(view.depth_m is not None for view in views)
+        try:
+            if old is None or old.side != side or not 0 < stamp_s - old.stamp_s <= self._max_gap_s:
+                fit, old = first_pose(views, side, self.size.palm_m, self.shape, self._fit_config), None
+            else:
+                prior = self._expected(old, stamp_s)
+                fit = fit_hand(views, prior.pose, prior, self._fit_config, free_size=measures)
+        except ValueError:
+            return False
+        if old is None:
+            old = _Posed(side, fit, stamp_s, PoseFilter(self._filters, self._max_gap_s), np.zeros(DOF))
+            self._hands[hand_id] = old
+        else:
+            elapsed_s = stamp_s - old.stamp_s
+            rate = difference(fit.pose, old.fit.pose)[:DOF] / elapsed_s
+            old.velocity += min(1.0, 20 * elapsed_s) * (rate - old.velocity)
+            if measures:
+                self._learn_size(fit)
+        old.fit, old.stamp_s = fit, stamp_s
+        old.filter.update(fit.pose, stamp_s)
+        return True
+
+    def pose(self, hand_id: int, stamp_s: float) -> HandPose | None:
+        """The filtered pose at ``stamp_s`` (the future is extrapolated), or None when the hand has none."""
+        hand = self._hands.get(hand_id)
+        return None if hand is None else replace(hand.filter.predict(stamp_s), palm_m=self._palm_m(hand))
+
+    def velocities(self, hand_id: int, stamp_s: float) -> np.ndarray:
+        """(21, 3) of the keypoints, m/s. Raises KeyError when the hand has no pose."""
+        return self._hands[hand_id].filter.velocities(stamp_s)
+
+    def raw(self, hand_id: int) -> HandFit | None:
+        """The last fit, not filtered."""
+        hand = self._hands.get(hand_id)
+        return None if hand is None else hand.fit
+
+    def _palm_m(self, hand: _Posed) -> float:
+        return hand.fit.pose.palm_m
+
+    def _expected(self, hand: _Posed, stamp_s: float) -> PosePrior:
+        """Where the hand should be: its last pose led on, and how sure that is."""
+        elapsed_s = stamp_s - hand.stamp_s
+        step = np.zeros(STEP)
+        step[:DOF] = hand.velocity * elapsed_s * self.config.lead
+        step[TURN] *= min(1.0, 0.7 / max(float(np.linalg.norm(step[TURN])), 1e-9))
+        pose = replace(stepped(hand.fit.pose, step), palm_m=self.size.palm_m, shape=self.shape)
+        information = hand.fit.information - rest_information()
+        size_information = 1 / self.size.sigma**2
+        information[SIZE, :], information[:, SIZE] = 0.0, 0.0
+        information[SIZE, SIZE] = size_information
+        spread = np.linalg.inv(information + np.diag(_LEAST))
+        spread.reshape(-1)[:: STEP + 1] += (_DRIFT * self.config.drift) ** 2 * elapsed_s
+        return PosePrior(pose, np.linalg.inv(spread))
+
+    def _learn_size(self, fit: HandFit) -> None:
+        """Take over the size that a fit from several views found."""
+        sigma = float(np.sqrt(np.linalg.inv(fit.information)[SIZE, SIZE]))
+        self.size = HandSize(fit.pose.palm_m, max(min(sigma, self.size.sigma), SIZE_FLOOR))
+
+
+_LEAST = np.full(STEP, 1e-3)
