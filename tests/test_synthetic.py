@@ -322,13 +322,14 @@ def test_only_the_near_surface_is_drawn(renderer, model, side):
 
 def test_keypoints_lie_on_the_rendered_hand_and_hidden_ones_are_marked(renderer, model):
     from hand_tracking_ros.training.synthetic.dataset import label_of
+    from hand_tracking_ros.training.synthetic.lenses import Lens
     from hand_tracking_ros.training.synthetic.render import Lights, Solid
 
     camera, lights = Camera(400, 400, 120, 120), Lights(np.array([0.0, -1.0, -1.0]))
 
     def label(hand, solids=()):
         _, depth = renderer.render(camera, (240, 240), [hand], lights, list(solids))
-        return label_of(hand, camera, depth, 1.0), depth
+        return label_of(hand, Lens(camera, (240, 240)), depth, 1.0), depth
 
     seen, depth = label(posed_scene(model, Side.RIGHT))
     column, row = np.floor(seen.keypoints_px).astype(int).T
@@ -404,7 +405,7 @@ def test_command_writes_a_pool(renderer, tmp_path, capsys):
 
 
 def test_the_shipped_clip_is_what_the_generator_makes(renderer):
-    from hand_tracking_ros.training.synthetic.sequence import labelled, render_demo
+    from hand_tracking_ros.training.synthetic.demo import labelled, render_demo
 
     image, labels = next(render_demo(seed=1))
     video = cv2.VideoCapture(str(demo_directory() / CLIP))

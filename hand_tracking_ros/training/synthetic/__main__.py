@@ -1,6 +1,7 @@
-"""Make a pool of synthetic training images, or the demo clip.
+"""Make a pool of synthetic training images, sequences of hands in motion, or the demo clip.
 
 python -m hand_tracking_ros.training.synthetic --kind crops --count 40000 --seed 1 --backgrounds DIR --output pool.npz
+python -m hand_tracking_ros.training.synthetic --kind sequence --count 6 --seed 1 --cameras 2 --output FOLDER
 python -m hand_tracking_ros.training.synthetic --kind demo --seed 1 --output FOLDER
 """
 
@@ -15,17 +16,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hand_tracking_ros.errors import HandTrackingError
+from hand_tracking_ros.errors import ConfigError, HandTrackingError
 from hand_tracking_ros.training.synthetic.poses import MIXTURE
 from hand_tracking_ros.training.synthetic.scene import VIEWS
+
+FISHEYE_SHARES = {"pinhole": 0.0, "fisheye": 1.0, "mixed": 0.5}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hand_tracking_ros.training.synthetic", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--kind", choices=("crops", "frames", "objects", "demo"), required=True)
-    parser.add_argument("--count", type=int, default=1000, help="number of images")
-    parser.add_argument("--start", type=int, default=0, help="index of the first image: make a pool in pieces")
+    parser.add_argument("--kind", choices=("crops", "frames", "objects", "sequence", "demo"), required=True)
+    parser.add_argument("--count", type=int, default=1000, help="number of images, or of sequences")
+    parser.add_argument("--start", type=int, default=0, help="index of the first one: make a pool in pieces")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--poses", type=int, default=4000, help="poses to draw from")
     for name, known in (("mixture", MIXTURE), ("views", VIEWS)):
@@ -37,8 +40,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sharp", action="store_true", help="good light, no blur, no noise: the training adds them")
     parser.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders with photos or texture sheets")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="background files that show hands")
+    parser.add_argument("--cameras", type=int, choices=range(1, 5), default=1, help="sequence: cameras of the rig")
+    parser.add_argument("--seconds", type=float, default=4.0, help="sequence: length")
+    parser.add_argument("--fps", type=float, default=30.0, help="sequence: frames per second")
+    parser.add_argument("--lens", choices=tuple(FISHEYE_SHARES), default="pinhole", help="frames, sequence: the lenses")
+    parser.add_argument("--rolling", type=float, default=0.0, help="crops, frames: share with a rolling shutter")
+    parser.add_argument("--rgb", action="store_true", help="colour instead of mono")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet with labels (png)")
-    parser.add_argument("--output", type=Path, required=True, help="npz file, or a folder for the demo")
+    parser.add_argument("--output", type=Path, required=True, help="npz file; a folder for sequences, demo")
     return parser.parse_args(arguments)
 
 
@@ -60,15 +69,26 @@ def main(arguments: list[str] | None = None) -> int:
     cv2.setNumThreads(1)
     try:
         if args.kind == "demo":
-            from hand_tracking_ros.training.synthetic.sequence import write_demo
+            from hand_tracking_ros.training.synthetic.demo import write_demo
 
             write_demo(args.output, args.seed)
+        elif args.kind == "sequence":
+            make_sequences(args)
         else:
             make_pool(args)
     except HandTrackingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def make_sequences(args: argparse.Namespace) -> None:
+    from hand_tracking_ros.training.synthetic.recording import write_sequences
+    from hand_tracking_ros.training.synthetic.sequence import Director
+
+    director = Director(args.seed, args.cameras, FISHEYE_SHARES[args.lens], args.backgrounds, args.skip, args.poses)
+    indices = range(args.start, args.start + args.count)
+    write_sequences(director, indices, args.output, args.seconds, args.fps, args.rgb)
 
 
 def make_pool(args: argparse.Namespace) -> None:
@@ -78,11 +98,14 @@ def make_pool(args: argparse.Namespace) -> None:
     from hand_tracking_ros.training.synthetic.dataset import KINDS, Generator
     from hand_tracking_ros.training.synthetic.sheet import contact_sheet
 
+    if args.lens != "pinhole" and args.kind != "frames":
+        raise ConfigError(f"--lens {args.lens} is for frames and sequences; {args.kind} are parts of pinhole images")
     make, pack = KINDS[args.kind]
     generator = Generator(
         args.seed, args.backgrounds, poses=args.poses, skip=args.skip,
         mixture=dict(args.mixture or ()), views=dict(args.views or ()), holding=args.holding,
-        shot=photo.good_shot if args.sharp else photo.random_shot,
+        shot=photo.good_shot if args.sharp else photo.random_shot, channels=3 if args.rgb else 1,
+        fisheye=FISHEYE_SHARES[args.lens], rolling=args.rolling,
     )  # fmt: skip
     start = time.monotonic()
     samples = [

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
-from hand_tracking_ros.training.synthetic import photo, scene
+from hand_tracking_ros.training.synthetic import lenses, photo, scene
 from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds
+from hand_tracking_ros.training.synthetic.lenses import Lens
 from hand_tracking_ros.training.synthetic.model import HandModel
 from hand_tracking_ros.training.synthetic.poses import MIXTURE
 from hand_tracking_ros.training.synthetic.render import Renderer, SceneHand, Solid
@@ -44,14 +45,13 @@ class Generator:
 
     def __init__(
         self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000, skip=(), mixture=None, views=None,
-        holding: float = 0.25, shot=photo.random_shot,
+        holding: float = 0.25, shot=photo.random_shot, fisheye: float = 0.0, rolling: float = 0.0,
     ):  # fmt: skip
+        """``holding``: share of crops in which the hand holds something; ``shot``: how pictures are taken; ``fisheye``:
+        share of frames through a fisheye; ``rolling``: share of all pictures with a rolling shutter."""
         model = HandModel()
         self.seed, self.channels = seed, channels
-        self.holding, self.shot = (
-            holding,
-            shot,
-        )  # share of crops in which the hand holds something; how pictures are taken
+        self.holding, self.shot, self.fisheye, self.rolling = holding, shot, fisheye, rolling
         self.scenes = scene.SceneSampler(model, seed, poses, mixture or MIXTURE, views or scene.VIEWS)
         self.backgrounds = Backgrounds(background_folders, seed, skip=skip)
         self.renderer = Renderer(model)
@@ -78,7 +78,7 @@ class Generator:
             solids.append(scene.held_object(hand, rng))
         if rng.random() < 0.18:
             hands.append(self._neighbour(hand, person, rng))
-        image, labels = self._shoot(crop_camera(hand, rng), (CROP_PX, CROP_PX), hands, solids, rng)
+        image, labels = self._shoot(crop_lens(hand, rng), hands, solids, rng)
         return (image, labels[0]) if labels[0].visible.sum() >= 8 else None
 
     def _company(self, hand: SceneHand, person: scene.Person, rng: np.random.Generator) -> list[Solid]:
@@ -112,7 +112,10 @@ class Generator:
         rng = np.random.default_rng([self.seed, 2, index])
         width, height = FRAME_WH
         focal = width / 2 / np.tan(np.radians(rng.uniform(50, 100)) / 2)
-        camera = Camera(focal, focal, width / 2 + rng.normal(0, 4), height / 2 + rng.normal(0, 4))
+        lens = Lens(Camera(focal, focal, width / 2 + rng.normal(0, 4), height / 2 + rng.normal(0, 4)), FRAME_WH)
+        own = np.random.default_rng([self.seed, 4, index])  # its own, so that the other frames stay what they are
+        if own.random() < self.fisheye:
+            lens = lenses.random_lens("fisheye", own, FRAME_WH, own.uniform(100, 155))
         count = int(rng.choice(5, p=[0.16, 0.36, 0.34, 0.07, 0.07]))
         person = self.scenes.person(rng)
         hands: list[SceneHand] = []
@@ -121,13 +124,13 @@ class Generator:
             if len(hands) >= 2 or rng.random() < 0.2:
                 person = self.scenes.person(rng)
             holds = bool(rng.random() < 0.2)
-            hand = self._place(camera, person, hands, holds, rng)
+            hand = self._place(lens, person, hands, holds, rng)
             if hand is not None:
                 hands.append(hand)
                 if holds:
                     solids.append(scene.held_object(hand, rng))
-        solids += self._bystanders(camera, hands, person, rng)
-        return self._shoot(camera, FRAME_WH, hands, solids, rng)
+        solids += self._bystanders(lens, hands, person, rng)
+        return self._shoot(lens, hands, solids, rng)
 
     def objects(self, index: int) -> tuple[np.ndarray, list[HandLabel]]:
         """(160, 160) uint8 with something that is no hand in the middle, as large as a hand would be; no labels."""
@@ -148,40 +151,42 @@ class Generator:
         side = 2 * reach / position[2] * np.exp(rng.uniform(np.log(0.7), np.log(2.5)))
         focal, center = CROP_PX / side, position[:2] / position[2] + rng.uniform(-0.15, 0.15, 2) * side
         camera = Camera(focal, focal, CROP_PX / 2 - focal * center[0], CROP_PX / 2 - focal * center[1])
-        return self._shoot(camera, (CROP_PX, CROP_PX), [], solids, rng)
+        return self._shoot(Lens(camera, (CROP_PX, CROP_PX)), [], solids, rng)
 
-    def _place(self, camera: Camera, person: scene.Person, hands: list[SceneHand], holds: bool, rng):
+    def _place(self, lens: Lens, person: scene.Person, hands: list[SceneHand], holds: bool, rng):
         """A hand of 20 to 200 px somewhere in the frame, not on top of another; None when there is no room."""
-        boxes = [pixel_box(camera, hand.keypoints_m()) for hand in hands]
+        boxes = [pixel_box(lens, hand.keypoints_m()) for hand in hands]
         for _ in range(12):
             wanted_px = np.exp(rng.uniform(np.log(20), np.log(200)))
             if hands and rng.random() < 0.6:  # hands of one person have similar sizes
                 wanted_px = np.clip(side_of(boxes[-1]) * np.exp(rng.normal(0, 0.2)), 20, 200)
-            depth = np.clip(camera.fx * 1.8 * person.palm_m / wanted_px, 0.13, 4.0)
+            depth = np.clip(lens.camera.fx * 1.8 * person.palm_m / wanted_px, 0.13, 4.0)
             pixel = rng.uniform(-0.02, 1.02, 2) * FRAME_WH
-            ray = np.array([(pixel[0] - camera.cx) / camera.fx, (pixel[1] - camera.cy) / camera.fy, 1.0])
+            ray = lens.ray(pixel)
+            if np.isnan(ray).any():
+                continue
             sides = {hand.posed.side for hand in hands[-1:]}
             side = Side(int(rng.integers(1, 3)))
             if sides == {side} and rng.random() < 0.7:
                 side = Side.LEFT if side == Side.RIGHT else Side.RIGHT
             hand = self.scenes.hand(person, side, rng, depth * ray, holds=holds)
             points = hand.keypoints_m()
-            if points[:, 2].min() < 0.07:
+            if lens.range_m(points).min() < 0.07:
                 continue
-            box = pixel_box(camera, points)
+            box = pixel_box(lens, points)
             apart = [np.hypot(*(center_of(box) - center_of(b))) / (side_of(box) + side_of(b)) for b in boxes]
             if 14 <= side_of(box) <= 215 and (not apart or min(apart) > (0.22 if rng.random() < 0.25 else 0.5)):
                 return hand
         return None
 
-    def _bystanders(self, camera, hands, person, rng: np.random.Generator) -> list[Solid]:
+    def _bystanders(self, lens: Lens, hands, person, rng: np.random.Generator) -> list[Solid]:
         """Faces, bodies and skin-coloured things that are no hands."""
         solids: list[Solid] = []
-        nearest = min([hand.keypoints_m()[:, 2].mean() for hand in hands], default=rng.uniform(0.4, 1.5))
+        nearest = min([lens.range_m(hand.keypoints_m()).mean() for hand in hands], default=rng.uniform(0.4, 1.5))
 
         def somewhere(depth: float) -> np.ndarray:
             pixel = rng.uniform(0.0, 1.0, 2) * FRAME_WH
-            return depth * np.array([(pixel[0] - camera.cx) / camera.fx, (pixel[1] - camera.cy) / camera.fy, 1.0])
+            return depth * np.nan_to_num(lens.ray(pixel))
 
         chance = 0.35 if hands else 0.5
         if rng.random() < chance:
@@ -190,50 +195,51 @@ class Generator:
             solids.append(scene.stray_object(somewhere(nearest + rng.uniform(0.1, 0.8)), person, rng))
         return solids
 
-    def _shoot(self, camera: Camera, size_wh, hands, solids, rng: np.random.Generator):
+    def _shoot(self, lens: Lens, hands, solids, rng: np.random.Generator):
         """Render, composite and photograph: the uint8 image and one label per hand."""
-        factor = SUPERSAMPLING
-        large_wh = (int(size_wh[0] * factor), int(size_wh[1] * factor))
-        large = Camera(camera.fx * factor, camera.fy * factor, camera.cx * factor, camera.cy * factor)
-        light, depth = self.renderer.render(large, large_wh, hands, scene.random_lights(rng), solids)
+        factor, size_wh = SUPERSAMPLING, lens.size_wh
+        large = lens.scaled(factor)
+        light, depth = lenses.render(self.renderer, large, hands, scene.random_lights(rng), solids)
         labels = [label_of(hand, large, depth, factor) for hand in hands]
         background = self.backgrounds.sample(size_wh, rng, least_share=0.2 if size_wh[0] == CROP_PX else 0.45)
         if self.channels == 1:
             weights = photo.MONO_WEIGHTS[str(rng.choice(list(photo.MONO_WEIGHTS), p=photo.MONO_CHANCES))]
             light, background = photo.to_mono(light, weights), photo.to_mono(background, weights)
         shot = self.shot(rng, min(size_wh))
+        if self.rolling and rng.random() < self.rolling:
+            shot = photo.with_rolling_shutter(shot, rng, min(size_wh))
         return photo.take(light, (depth > 0).astype(np.float32), background, shot, rng), labels
 
 
-def crop_camera(hand: SceneHand, rng: np.random.Generator) -> Camera:
-    """The part of a pinhole image around a hand, as a camera of its own."""
+def crop_lens(hand: SceneHand, rng: np.random.Generator) -> Lens:
+    """The part of a pinhole image around a hand, as a lens of its own."""
     points = hand.keypoints_m()
     rays = points[:, :2] / points[:, 2:]
     low, high = rays.min(axis=0), rays.max(axis=0)
     side = (high - low).max() / rng.uniform(0.42, 0.62)
     center = (low + high) / 2 + rng.uniform(-0.07, 0.07, 2) * side
     focal = CROP_PX / side
-    return Camera(focal, focal, CROP_PX / 2 - focal * center[0], CROP_PX / 2 - focal * center[1])
+    camera = Camera(focal, focal, CROP_PX / 2 - focal * center[0], CROP_PX / 2 - focal * center[1])
+    return Lens(camera, (CROP_PX, CROP_PX))
 
 
-def label_of(hand: SceneHand, camera: Camera, depth: np.ndarray, factor: float) -> HandLabel:
-    """The label in pixels of the final image; ``camera`` and ``depth`` (H, W) are ``factor`` times larger."""
+def label_of(hand: SceneHand, lens: Lens, depth: np.ndarray, factor: float) -> HandLabel:
+    """The label in pixels of the final image, NaN for points that the lens cannot see.
+
+    ``lens`` and ``depth`` (H, W), from ``lenses.render``, are ``factor`` times larger.
+    """
     points = hand.keypoints_m()
-    pixels = project(camera, points)
-    column, row = np.floor(pixels).astype(int).T
-    inside = (column >= 0) & (row >= 0) & (column < depth.shape[1]) & (row < depth.shape[0]) & (points[:, 2] > 0)
-    seen = depth[np.clip(row, 0, depth.shape[0] - 1), np.clip(column, 0, depth.shape[1] - 1)]
-    visible = inside & ((seen == 0) | (points[:, 2] - seen < FLESH * hand.posed.unit_m))
+    pixels = lens.camera.project(points)
+    inside = lens.inside(pixels)
+    column, row = np.where(inside[:, None], pixels, 0.0).astype(int).T
+    seen = depth[row, column]
+    visible = inside & ((seen == 0) | (lens.range_m(points) - seen < FLESH * hand.posed.unit_m))
     return HandLabel(hand.posed.side, (pixels / factor).astype(np.float32), points.astype(np.float32), visible)
 
 
-def project(camera: Camera, points_m: np.ndarray) -> np.ndarray:
-    """(N, 2) corner-origin pixels of points (N, 3)."""
-    return points_m[:, :2] / points_m[:, 2:] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
-
-
-def pixel_box(camera: Camera, points_m: np.ndarray) -> np.ndarray:
-    pixels = project(camera, points_m)
+def pixel_box(lens: Lens, points_m: np.ndarray) -> np.ndarray:
+    """(4,) x0, y0, x1, y1; NaN when the lens does not see all points (N, 3)."""
+    pixels = lens.camera.project(points_m)
     return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ class Shot:
 
     motion_px: tuple[float, float] = (0.0, 0.0)  # of the foreground during the exposure
     shake_px: tuple[float, float] = (0.0, 0.0)  # of the whole image
+    rolling_px: tuple[float, float] = (0.0, 0.0)  # motion of the foreground from the first row's time to the last one's
     defocus_px: float = 0.0
     background_defocus_px: float = 0.0
     target_level: float = 0.4  # mean linear level of what is metered
@@ -82,6 +83,17 @@ def good_shot(rng: np.random.Generator, size_px: float) -> Shot:
     )
 
 
+def with_rolling_shutter(shot: Shot, rng: np.random.Generator, size_px: float) -> Shot:
+    """The shot with rows that are read one after the other: the foreground leans in the direction of its motion.
+
+    Labels hold for the time of the middle row.
+    """
+    motion = np.array(shot.motion_px) * rng.uniform(0.5, 3.0)
+    if not motion.any():  # too short an exposure for blur, but not too short a readout
+        motion = rng.normal(0, 0.03, 2) * size_px
+    return replace(shot, rolling_px=tuple(np.clip(motion, -0.15 * size_px, 0.15 * size_px)))
+
+
 def to_mono(rgb: np.ndarray, weights: tuple[float, float, float]) -> np.ndarray:
     """(H, W, 3) -> (H, W)."""
     return rgb @ np.array(weights, np.float32)
@@ -97,9 +109,15 @@ def take(foreground: np.ndarray, mask: np.ndarray, background: np.ndarray, shot:
         mask = mask[..., None]
     light = cv2.resize(foreground * mask, size_wh, interpolation=cv2.INTER_AREA)
     cover = cv2.resize(mask.astype(np.float32), size_wh, interpolation=cv2.INTER_AREA)
-    light, cover = smear(light, shot.motion_px), smear(cover, shot.motion_px)
+    light, cover = (roll(smear(part, shot.motion_px), shot.rolling_px) for part in (light, cover))
+    return compose(light, cover, background, shot, rng)
+
+
+def compose(light: np.ndarray, cover: np.ndarray, background: np.ndarray, shot: Shot, rng: np.random.Generator):
+    """As ``take``, from the light of the foreground (black elsewhere) and its coverage (H, W), 0..1, in final size."""
+    size_wh = background.shape[1::-1]
     background = blur(background, shot.background_defocus_px)
-    if foreground.ndim == 3:
+    if light.ndim == 3:
         cover = cover[..., None]
     image = light + (1 - cover) * background
     image = blur(smear(image, shot.shake_px), shot.defocus_px)
@@ -154,6 +172,17 @@ def smear(image: np.ndarray, motion_px: tuple[float, float]) -> np.ndarray:
         for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
             kernel[y0 + dy, x0 + dx] += (1 - abs(x - x0 - dx)) * (1 - abs(y - y0 - dy))
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
+
+
+def roll(image: np.ndarray, motion_px: tuple[float, float]) -> np.ndarray:
+    """What a rolling shutter makes of something in motion: each row is seen at its own time, the middle one at 0."""
+    if not np.any(motion_px):
+        return image
+    height, width = image.shape[:2]
+    time = (np.arange(height, dtype=np.float32)[:, None] + 0.5) / height - 0.5
+    columns = np.arange(width, dtype=np.float32) - np.float32(motion_px[0]) * time
+    rows = np.arange(height, dtype=np.float32)[:, None] - np.float32(motion_px[1]) * time
+    return cv2.remap(image, columns, np.broadcast_to(rows, columns.shape).copy(), cv2.INTER_LINEAR)
 
 
 def vignette(size_wh, strength: float, ndim: int):

@@ -1,199 +1,164 @@
-"""The demo clip: two hands in motion before a desk, seen by a head-worn camera, with exact ground truth.
-
-Smooth keyed trajectories of pose, orientation and position; one hand leaves the picture and comes back. The clip is
-made of nothing but this code, so it may be shipped: ``python -m hand_tracking_ros.training.synthetic --kind demo``.
-"""
+"""Random sequences: who moves which hands how, before which rig of cameras, in which room and light."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
-from hand_tracking_ros.errors import HandTrackingError
-from hand_tracking_ros.records import LabelledHand, LabelledImage, write_labels
 from hand_tracking_ros.skeleton import Side
-from hand_tracking_ros.training.synthetic import photo, scene
-from hand_tracking_ros.training.synthetic.backgrounds import fractal
-from hand_tracking_ros.training.synthetic.dataset import HandLabel, label_of
-from hand_tracking_ros.training.synthetic.model import HandModel
-from hand_tracking_ros.training.synthetic.poses import gesture, trajectory
-from hand_tracking_ros.training.synthetic.render import Lights, Look, Renderer, SceneHand, Solid
-from hand_tracking_ros.types import Camera
+from hand_tracking_ros.training.synthetic import lenses, photo, scene
+from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds
+from hand_tracking_ros.training.synthetic.film import Exposure
+from hand_tracking_ros.training.synthetic.lenses import Lens, RigCamera
+from hand_tracking_ros.training.synthetic.model import hand_model
+from hand_tracking_ros.training.synthetic.motion import PALM, HandMotion, Space, random_motion
+from hand_tracking_ros.training.synthetic.render import Lights, SceneHand, Solid
+from hand_tracking_ros.training.synthetic.rooms import Room, random_room
 
-CLIP_NAME, LABELS_NAME = "demo_hands.mp4", "labels.jsonl"
-SIZE_WH, FPS, SECONDS = (640, 480), 30, 6.0
-CAMERA = Camera(580.0, 580.0, 320.0, 240.0)
-SUPERSAMPLING = 2
-LEAST_INSIDE = 8  # a hand with fewer joints in the picture counts neither way
+SIZE_WH = (640, 480)
+FIELDS_DEG = {"pinhole": (55, 88), "fisheye": (100, 150)}  # horizontal
+LEAST_GAP_M = 0.03  # between the joints of two hands
 
 
 @dataclass(frozen=True)
-class Key:
-    """A hand at one time: gesture, roll / pitch / yaw in degrees (scene.rotation_of), centre in metres, wrist bend."""
+class Passer:
+    """Something that crosses the view on a straight line, at ``speed_m_s`` (3,); ``solid`` is where it is at time 0."""
 
-    time_s: float
-    gesture: str
-    spread: float
-    turn_deg: tuple[float, float, float]
-    center_m: tuple[float, float, float]
-    wrist_deg: tuple[float, float] = (0.0, 0.0)
+    solid: Solid
+    speed_m_s: np.ndarray
 
-    def vector(self) -> np.ndarray:
-        pose = gesture(self.gesture, self.spread)
-        pose[25:27] = self.wrist_deg
-        return np.concatenate([pose, self.turn_deg, self.center_m])
+    def at(self, time_s: float) -> Solid:
+        return replace(self.solid, translation=self.solid.translation + self.speed_m_s * time_s)
 
 
-MOTIONS = {
-    Side.RIGHT: (
-        Key(0.0, "relaxed", -0.3, (-25, -15, 180), (0.09, 0.04, 0.46), (-5, 0)),
-        Key(0.5, "relaxed", -0.3, (-25, -15, 180), (0.09, 0.04, 0.46), (-5, 0)),
-        Key(1.0, "open", 0.6, (-5, -5, 185), (0.10, 0.00, 0.45), (-15, 8)),
-        Key(1.6, "open", 0.2, (-35, -5, 170), (0.08, 0.01, 0.43), (-10, -10)),
-        Key(2.3, "fist_thumb_side", -0.3, (-20, -10, 165), (0.09, 0.03, 0.45)),
-        Key(3.1, "point", -0.3, (-35, 5, 150), (0.05, -0.01, 0.43)),
-        Key(3.9, "peace", 0.5, (-10, -5, 190), (0.11, 0.00, 0.46), (-12, 0)),
-        Key(4.9, "three", 0.3, (-5, -5, 340), (0.10, 0.01, 0.47)),
-        Key(5.4, "open", 0.2, (10, -10, 360), (0.09, 0.00, 0.45), (-8, 0)),
-        Key(6.0, "open", 0.2, (10, -10, 360), (0.09, 0.00, 0.45), (-8, 0)),
-    ),
-    Side.LEFT: (
-        Key(0.0, "flat", -0.6, (20, -10, 180), (-0.10, 0.03, 0.48)),
-        Key(0.4, "flat", -0.6, (20, -10, 180), (-0.10, 0.03, 0.48)),
-        Key(1.0, "claw", 0.3, (30, -15, 175), (-0.09, 0.02, 0.45)),
-        Key(1.7, "ok", 0.1, (10, -5, 160), (-0.10, 0.00, 0.44), (-10, 0)),
-        Key(2.3, "relaxed", -0.3, (25, -10, 180), (-0.14, 0.03, 0.46)),
-        Key(2.9, "relaxed", -0.3, (40, -10, 180), (-0.46, 0.10, 0.48)),
-        Key(3.6, "open", 0.2, (40, -10, 180), (-0.46, 0.08, 0.48)),
-        Key(4.3, "open", 0.2, (15, -5, 180), (-0.10, 0.01, 0.45), (-12, 0)),
-        Key(4.9, "grasp", -0.3, (20, -10, 175), (-0.08, 0.02, 0.42)),
-        Key(5.5, "love", 0.2, (15, -5, 185), (-0.11, 0.00, 0.45), (-8, 0)),
-        Key(6.0, "love", 0.2, (15, -5, 185), (-0.11, 0.00, 0.45), (-8, 0)),
-    ),
-}
-LOOK = Look(
-    skin_color=(0.50, 0.31, 0.22), palm_lightness=0.2, mottle=0.06, specular=0.05, gloss=14.0, relief=0.05,
-    sleeve_start=0.45, sleeve_thickness=0.11, sleeve_color=(0.05, 0.09, 0.19),
-)  # fmt: skip
-LIGHTS = Lights(
-    key_direction=np.array([-0.5, -0.8, -0.6]), key_color=(1.25, 1.2, 1.1), fill_direction=np.array([0.9, -0.1, -0.5]),
-    fill_color=(0.22, 0.24, 0.28), sky_color=(0.34, 0.36, 0.40), ground_color=(0.20, 0.17, 0.14), shadow_strength=0.75,
-)  # fmt: skip
-SHOT = photo.Shot(
-    target_level=0.24, meter_hand=False, read_noise=0.008, shot_noise=0.008, defocus_px=0.6, background_defocus_px=1.6,
-    vignette=0.25,
-)  # fmt: skip
+@dataclass(frozen=True)
+class Sequence:
+    """All that a random sequence is made of. Places are in the rig's frame, that of camera 0."""
+
+    rig: tuple[RigCamera, ...]
+    motions: tuple[HandMotion, ...]
+    passers: tuple[Passer, ...]
+    room: Room
+    lights: Lights
+    shot: photo.Shot
+    exposure: Exposure
+    mono: tuple[float, float, float]
+    people: int
+
+    def at(self, time_s: float) -> tuple[list[SceneHand], list[Solid]]:
+        """The hands and the moving things at one moment."""
+        hands = [motion.hand(time_s) for motion in self.motions]
+        held = [solid for motion, hand in zip(self.motions, hands, strict=True) for solid in motion.solids(hand)]
+        return hands, held + [passer.at(time_s) for passer in self.passers]
 
 
-def render_demo(seed: int) -> Iterator[tuple[np.ndarray, list[HandLabel]]]:
-    """BGR uint8 frames (480, 640, 3) of the demo clip with the labels of both hands, also while out of the picture."""
-    rng = np.random.default_rng([seed, 31])
-    model = HandModel()
-    times = np.arange(round(SECONDS * FPS)) / FPS
-    paths = {side: moved(keys, times, rng) for side, keys in MOTIONS.items()}
-    shape, look = int(rng.integers(model.num_shapes)), LOOK
-    with Renderer(model, shadow_px=1024) as renderer:
-        background = render_room(renderer, rng)
-        large = Camera(*(SUPERSAMPLING * v for v in (CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy)))
-        large_wh = (SUPERSAMPLING * SIZE_WH[0], SUPERSAMPLING * SIZE_WH[1])
-        for k in range(len(times)):
-            hands = [posed_hand(model, shape, side, path[k], look) for side, path in paths.items()]
-            light, depth = renderer.render(large, large_wh, hands, LIGHTS)
-            labels = [label_of(hand, large, depth, SUPERSAMPLING) for hand in hands]
-            image = photo.take(light, (depth > 0).astype(np.float32), background, SHOT, rng)
-            yield np.ascontiguousarray(image[..., ::-1]), labels
+class Director:
+    """Draws sequences. ``fisheye``: share of those with fisheye cameras; sequence k of a seed is always the same."""
+
+    def __init__(
+        self, seed: int, cameras: int = 1, fisheye: float = 0.0, background_folders=(), skip=(), poses: int = 1000
+    ):
+        self.seed, self.cameras, self.fisheye = seed, cameras, fisheye
+        self.model = hand_model()
+        self.scenes = scene.SceneSampler(self.model, seed, poses)
+        self.backgrounds = Backgrounds(background_folders, seed, skip=skip)
+        self.shapes = np.random.default_rng([seed, 6]).permutation(self.model.num_shapes)
+
+    def sequence(self, index: int, seconds: float) -> Sequence:
+        rng = np.random.default_rng([self.seed, 5, index])
+        model = "fisheye" if rng.random() < self.fisheye else "pinhole"
+        lens = lenses.random_lens(model, rng, SIZE_WH, rng.uniform(*FIELDS_DEG[model]))
+        person = self._person(2 * index, rng)
+        palm_px = np.exp(rng.uniform(np.log(46), np.log(115))) * (0.7 if lens.is_fisheye else 1.0)
+        depth_m = float(np.clip(lens.camera.fx * person.palm_m / palm_px, 0.24, 1.2))
+        motions, people = self._motions(index, person, lens, depth_m, seconds, rng)
+        passers = [random_passer(lens, depth_m, seconds, person, rng) for _ in range(rng.poisson(0.5))]
+        return Sequence(
+            random_rig(lens, self.cameras, depth_m, rng), motions, tuple(passers),
+            random_room(self.backgrounds, depth_m, person, rng), scene.random_lights(rng), random_shot(rng),
+            Exposure(float(np.exp(rng.uniform(np.log(0.003), np.log(0.018)))), 0.015 if rng.random() < 0.25 else 0.0),
+            photo.MONO_WEIGHTS[str(rng.choice(list(photo.MONO_WEIGHTS), p=photo.MONO_CHANCES))], people,
+        )  # fmt: skip
+
+    def _person(self, number: int, rng: np.random.Generator) -> scene.Person:
+        """No two sequences of less than half as many as there are shapes show the same hand."""
+        return replace(self.scenes.person(rng), shape=int(self.shapes[number % len(self.shapes)]))
+
+    def _motions(self, index, person, lens: Lens, depth_m: float, seconds: float, rng: np.random.Generator):
+        """The motions of one or two hands, and of how many people they are."""
+        side = Side(int(rng.integers(1, 3)))
+        holds = bool(rng.random() < 0.2)
+        if rng.random() < 0.6:
+            return (random_motion(self.scenes, person, side, Space(lens, depth_m), seconds, rng, holds),), 1
+        guest = rng.random() < 0.12
+        other = self._person(2 * index + 1, rng) if guest else person
+        other_side = side if guest and rng.random() < 0.5 else Side.LEFT if side == Side.RIGHT else Side.RIGHT
+        crossing = rng.random() < 0.6
+        left = Space(lens, depth_m, columns=(0.12, 0.48))
+        right = replace(left, columns=(0.52, 0.88))
+        times = np.arange(0, seconds + 0.01, 1 / 30)
+        for attempt in range(40):  # until the hands do not touch; the crossing goes when it does not work out
+            first = random_motion(self.scenes, person, side, left, seconds, rng, holds)
+            meet = _crossing(first, rng.uniform(0.2, 0.8) * seconds, rng) if crossing and attempt < 25 else None
+            second = random_motion(self.scenes, other, other_side, right, seconds, rng, meet=meet)
+            if least_gap_m(first.points_m(times), second.points_m(times)) > LEAST_GAP_M:
+                return (first, second), 1 + guest
+        return (first,), 1
 
 
-def moved(keys: tuple[Key, ...], times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T, 34) pose, turn and centre at every time, with the small sway of a living hand."""
-    path = trajectory(np.stack([key.vector() for key in keys]), np.array([key.time_s for key in keys]), times)
-    sway = np.concatenate([np.full(25, 0.8), [0.8, 0.8, 0.0], [0.6, 0.8, 0.8], [0.001, 0.001, 0.002]])
-    for frequency in (0.4, 1.3):
-        phase = rng.uniform(0, 2 * np.pi, len(sway))
-        path = path + sway / 2 * np.sin(2 * np.pi * frequency * times[:, None] + phase)
-    return path
+def _crossing(first: HandMotion, time_s: float, rng: np.random.Generator):
+    """Where the second hand goes at a time: behind or before the first one, with which it then shares the picture."""
+    shift, beside = rng.choice([-1, 1]) * rng.uniform(0.1, 0.17), rng.normal(0, 0.03, 3) * (1, 1, 0)
+
+    def place(at_s: float) -> np.ndarray:
+        center = first.points_m(np.array([at_s]))[0, PALM].mean(axis=0)
+        return center * max(0.5, 1 + shift / np.linalg.norm(center)) + beside
+
+    return time_s, place
 
 
-def posed_hand(model: HandModel, shape: int, side: Side, values: np.ndarray, look: Look) -> SceneHand:
-    """The hand that one row of a path describes; the turn is mirrored for the left hand in the keys themselves."""
-    posed = model.posed(shape, values[:28].astype(np.float32), side, 0.088)
-    rotation = scene.rotation_of(*values[28:31])
-    return SceneHand(posed, rotation, values[31:34] - rotation @ posed.keypoints.mean(axis=0), look)
+def least_gap_m(first: np.ndarray, second: np.ndarray) -> float:
+    """Smallest distance at any time between points (T, N, 3) and points (T, M, 3)."""
+    return float(min(np.linalg.norm(a[:, None] - b, axis=-1).min() for a, b in zip(first, second, strict=True)))
 
 
-def render_room(renderer: Renderer, rng: np.random.Generator) -> np.ndarray:
-    """(480, 640, 3) linear RGB: a wall with a board, a desk with books, a mug, a plant pot and a lamp."""
-    wall = Solid("box", np.eye(3), np.array([0, 0, 2.2]), (3, 3, 0.02), (0.42, 0.44, 0.42), seed=1.0)
-    desk = Solid(
-        "box", np.eye(3), np.array([0, 0.62, 1.4]), (2.2, 0.02, 0.8), (0.30, 0.19, 0.11), specular=0.15, seed=2.0
-    )
-    board = Solid("box", np.eye(3), np.array([0.45, -0.35, 2.15]), (0.55, 0.38, 0.02), (0.55, 0.56, 0.58), seed=3.0)
-    frame = Solid("box", np.eye(3), np.array([0.45, -0.35, 2.17]), (0.58, 0.41, 0.02), (0.06, 0.05, 0.05), seed=4.0)
-    shelf = Solid("box", np.eye(3), np.array([-0.65, -0.1, 2.05]), (0.5, 0.015, 0.12), (0.25, 0.16, 0.1), seed=5.0)
-    solids = [wall, desk, frame, board, shelf]
-    left = -1.1
-    while left < -0.25:
-        width, height = rng.uniform(0.012, 0.035), rng.uniform(0.09, 0.15)
-        place = np.array([left + width, -0.115 - height, 2.03])
-        solids.append(Solid("box", np.eye(3), place, (width, height, 0.09), scene.random_color(rng), seed=left))
-        left += 2 * width + 0.004
-    for x, color in ((-0.35, (0.5, 0.08, 0.06)), (0.75, (0.06, 0.2, 0.3))):
-        solids.append(Solid("cylinder", np.eye(3), np.array([x, 0.53, 1.35]), (0.05, 0.07, 0.05), color, specular=0.3))
-    solids.append(Solid("box", np.eye(3), np.array([0.15, 0.46, 1.9]), (0.28, 0.16, 0.015), (0.02, 0.02, 0.025)))
-    pot = np.array([-0.75, 0.50, 1.6])
-    solids.append(Solid("cylinder", np.eye(3), pot, (0.07, 0.1, 0.07), (0.45, 0.2, 0.11)))
-    for _ in range(14):
-        leaf = pot + np.array([rng.normal(0, 0.09), rng.uniform(-0.38, -0.14), rng.normal(0, 0.05)])
-        turned, size = scene.random_direction_rotation(rng), (0.03, 0.09, 0.006)
-        solids.append(Solid("sphere", turned, leaf, size, (0.07, 0.2, 0.05), seed=float(rng.uniform(0, 9))))
-    lights = Lights(key_direction=np.array([-0.6, -0.7, -0.7]), key_color=(0.9, 0.85, 0.75), shadow_strength=0.0)
-    large = Camera(*(2 * v for v in (CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy)))
-    light, _ = renderer.render(large, (2 * SIZE_WH[0], 2 * SIZE_WH[1]), [], lights, solids)
-    room = cv2.resize(light, SIZE_WH, interpolation=cv2.INTER_AREA)
-    grain = cv2.resize(fractal(512, rng, 4, 6), SIZE_WH)[..., None]
-    return (room * (1 + 0.06 * grain)).astype(np.float32)
+def random_passer(lens: Lens, depth_m: float, seconds: float, person, rng: np.random.Generator) -> Passer:
+    """A thing that crosses the view before the hands or between them, within half a second to two."""
+    speed = rng.choice([-1, 1]) * rng.uniform(0.3, 1.2)
+    near = rng.uniform(0.5, 0.85) * depth_m
+    middle = near * lens.ray(np.array([rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.75)]) * lens.size_wh)
+    velocity = np.array([speed, rng.normal(0, 0.2), 0.0])
+    start = middle - velocity * rng.uniform(0.2, 0.8) * seconds
+    solid = scene.stray_object(start, person, rng)
+    return Passer(replace(solid, size_m=tuple(0.6 * np.array(solid.size_m))), velocity)
 
 
-def write_demo(folder: Path, seed: int) -> None:
-    """Write the clip and its ground truth (docs/evaluation.md) into ``folder``. Raises HandTrackingError."""
-    from tqdm import tqdm
+def random_rig(lens: Lens, count: int, depth_m: float, rng: np.random.Generator) -> tuple[RigCamera, ...]:
+    """``count`` cameras beside each other, 6 to 30 cm apart, that look at the same hands at ``depth_m``."""
+    rig = [RigCamera("cam0", lens)]
+    apart = rng.uniform(0.06, 0.30) if count == 2 else rng.uniform(0.06, 0.14)
+    target, side = np.array([0.0, 0.0, depth_m]), rng.choice([-1, 1])
+    for number in range(1, count):
+        position = np.array([side * apart * number, *rng.normal(0, 0.012, 2)])
+        far = 4.0 if apart * number < 0.2 * depth_m and rng.random() < 0.4 else 1.0  # nearly parallel
+        rotation, _ = lenses.looking(position, target * far + rng.normal(0, 0.01, 3))
+        rotation = scene.rotation_of(*rng.normal(0, 1.0, 3)) @ rotation
+        other = replace(lens, camera=replace(
+            lens.camera, fx=lens.camera.fx * rng.uniform(0.99, 1.01), fy=lens.camera.fy * rng.uniform(0.99, 1.01),
+            cx=lens.camera.cx + rng.normal(0, 3), cy=lens.camera.cy + rng.normal(0, 3),
+        ))  # fmt: skip
+        rig.append(RigCamera(f"cam{number}", other, rotation, -rotation @ position))
+    return tuple(rig)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / CLIP_NAME
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), FPS, SIZE_WH)
-    if not writer.isOpened():
-        raise HandTrackingError(f"cannot write {path}: this OpenCV has no mp4v encoder; install opencv-python-headless")
-    images = []
-    for index, (image, labels) in enumerate(tqdm(render_demo(seed), total=round(SECONDS * FPS), unit="frame")):
-        writer.write(image)
-        images.append(labelled(index, labels))
-    writer.release()
-    write_labels(folder / LABELS_NAME, images)
-    print(f"{path}: {len(images)} frames, {path.stat().st_size / 1e6:.2f} MB; truth in {folder / LABELS_NAME}")
 
-
-def labelled(index: int, labels: list[HandLabel]) -> LabelledImage:
-    """The record of one frame. A hand that is mostly outside the picture becomes an area that counts neither way."""
-    hands, ignore = [], []
-    for label in labels:
-        points = label.keypoints_px
-        inside = ((points >= 0) & (points <= SIZE_WH)).all(axis=1).sum()
-        if inside >= LEAST_INSIDE:
-            hands.append(
-                LabelledHand(
-                    side=label.side, keypoints_px=points, visible=label.visible, keypoints_m=label.keypoints_m,
-                    id=int(label.side),
-                )
-            )  # fmt: skip
-            continue
-        low, high = np.clip(points.min(axis=0) - 10, 0, SIZE_WH), np.clip(points.max(axis=0) + 10, 0, SIZE_WH)
-        if (high - low).min() >= 1:
-            ignore.append((*low.tolist(), *high.tolist()))
-    return LabelledImage(
-        *SIZE_WH, tuple(hands), video=CLIP_NAME, frame=index, stamp_s=round(index / FPS, 6), ignore=tuple(ignore),
-        camera={"model": "pinhole", "K": [CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy], "D": []},
+def random_shot(rng: np.random.Generator) -> photo.Shot:
+    """How a tracking camera takes its pictures: mostly well, one in eight in the dark."""
+    dark = rng.random() < 0.12
+    noise = rng.uniform(0.015, 0.05) if dark else rng.uniform(0.002, 0.014)
+    return photo.Shot(
+        target_level=float(rng.uniform(0.02, 0.06) if dark else np.exp(rng.uniform(np.log(0.13), np.log(0.42)))),
+        meter_hand=False, read_noise=0.5 * noise, shot_noise=0.6 * noise, defocus_px=rng.uniform(0.3, 1.0),
+        background_defocus_px=rng.uniform(0.5, 2.5), vignette=rng.uniform(0, 0.4), gamma=rng.uniform(1.8, 2.4),
+        contrast=rng.uniform(0.85, 1.15),
     )  # fmt: skip

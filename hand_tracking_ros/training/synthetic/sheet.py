@@ -16,7 +16,7 @@ def contact_sheet(arrays: dict[str, np.ndarray], columns: int = 12, rows: int = 
     owner = arrays.get("hand_image_index", np.arange(len(arrays["keypoints"])))
     cells = []
     for index, image in enumerate(images):
-        cell = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy()
+        cell = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR)
         if labels and index % 2:
             for hand in np.flatnonzero(owner == index):
                 draw(cell, arrays["keypoints"][hand], arrays["visible"][hand], Side(int(arrays["side"][hand])))
