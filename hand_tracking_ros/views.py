@@ -65,22 +65,28 @@ class VirtualCamera:
 
     def crop(self, mono: np.ndarray) -> np.ndarray:
         """(size, size) uint8; outside the image its nearest edge."""
-        maps = self.maps()
+        samples, weights = self._samples()
         shrink = int(math.sqrt(self._box.size_px[0] * self._box.size_px[1]) / self._size)
         if shrink >= 2:
-            bounds = maps.reshape(-1, 2).min(axis=0), maps.reshape(-1, 2).max(axis=0)
+            bounds = samples.reshape(-1, 2).min(axis=0), samples.reshape(-1, 2).max(axis=0)
             mono, low, scale = shrunk_region(mono, *bounds, shrink)
-            maps = (maps - low) / scale
-        maps = np.clip(maps - 0.5, -1e4, 3e4).astype(np.float32)  # remap counts pixel centres as integers
-        return cv2.remap(mono, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            samples = (samples - low) / scale
+        samples = np.clip(samples - 0.5, -1e4, 3e4)  # remap counts pixel centres as integers
+        x, y = (_spread(samples[..., axis], weights).astype(np.float32) for axis in (0, 1))
+        return cv2.remap(mono, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     def maps(self) -> np.ndarray:
         """(size, size, 2) image px of the centre of every pixel of the crop."""
+        samples, weights = self._samples()
+        return np.stack([_spread(samples[..., axis], weights) for axis in (0, 1)], axis=-1)
+
+    def _samples(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Image px at the nodes, and the weights that interpolate them; of every pixel where the lens sees not all."""
         nodes, weights = _interpolation(self._size)
         at_nodes = self._camera.project(self._directions(_grid(nodes)))
         if np.isfinite(at_nodes).all():
-            return np.stack([weights @ at_nodes[..., axis] @ weights.T for axis in (0, 1)], axis=-1)
-        return self._pixels(_grid(np.arange(self._size) + 0.5))
+            return at_nodes, weights
+        return self._pixels(_grid(np.arange(self._size) + 0.5)), None
 
     def to_crop(self, points_px: np.ndarray) -> np.ndarray:
         """Crop px of image px (N, 2); NaN where the lens or the virtual camera does not see."""
@@ -136,10 +142,14 @@ def _grid(values: np.ndarray) -> np.ndarray:
     return np.stack(np.meshgrid(values, values), axis=-1)
 
 
+def _spread(samples: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """(size, size) from values at the nodes; unchanged without weights."""
+    return samples if weights is None else weights @ samples @ weights.T
+
+
 @lru_cache(maxsize=4)
 def _interpolation(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chebyshev nodes (NODES,) on 0..size, and the weights (size, NODES) of the polynomial through them at pixel centres.
-    """
+    """Chebyshev nodes (NODES,) on 0..size, and (size, NODES) weights of the polynomial through them at pixel centres."""
     nodes = size / 2 * (1 - np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES))
     basis = np.polynomial.chebyshev.chebvander
     centres = (np.arange(size) + 0.5) * 2 / size - 1
