@@ -149,7 +149,7 @@ def _spread(samples: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _interpolation(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chebyshev nodes (NODES,) on 0..size, and (size, NODES) weights of the polynomial through them at pixel centres."""
+    """Chebyshev nodes (NODES,) on 0..size, and (size, NODES) weights of their polynomial at pixel centres."""
     nodes = size / 2 * (1 - np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES))
     basis = np.polynomial.chebyshev.chebvander
     centres = (np.arange(size) + 0.5) * 2 / size - 1
