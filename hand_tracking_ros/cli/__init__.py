@@ -15,6 +15,7 @@ COMMANDS = {
     "track": "track hands in a camera, video or folder of images",
     "demo": "track a short synthetic clip with known truth, and show how well it goes",
     "up": "start camera and tracker as ROS 2 nodes",
+    "rig": "show or convert the calibration of several cameras",
     "models": "list and verify the models",
     "doctor": "show what is installed, what runs, and what is missing",
     "label": "label a folder of images with MediaPipe, to train on or to measure against",
