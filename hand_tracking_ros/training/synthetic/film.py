@@ -87,15 +87,16 @@ def shrunk(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def steps_within(camera: RigCamera, at, exposure: Exposure, time_s: float) -> int:
-    """How many renders the exposure at ``time_s`` needs, from how far the keypoints move in the picture; odd."""
+    """How many renders the exposure at ``time_s`` needs, from how far things move in the picture meanwhile; odd."""
     if exposure.span_s() == 0:
         return 1
-    ends = [at(time_s + sign * exposure.span_s() / 2)[0] for sign in (-1, 1)]
-    longest = 0.0
-    for before, after in zip(*ends, strict=True):
-        pixels = [camera.lens.camera.project(camera.points(hand.keypoints_m())) for hand in (before, after)]
-        inside = camera.lens.inside(pixels[0]) & camera.lens.inside(pixels[1])
-        longest = max(longest, np.linalg.norm(pixels[1] - pixels[0], axis=1)[inside].max(initial=0))
+    pixels = []
+    for sign in (-1, 1):
+        hands, solids = at(time_s + sign * exposure.span_s() / 2)
+        points = [hand.keypoints_m() for hand in hands] + [solid.translation[None] for solid in solids]
+        pixels.append(camera.lens.camera.project(camera.points(np.concatenate(points or [np.zeros((0, 3))]))))
+    inside = camera.lens.inside(pixels[0]) & camera.lens.inside(pixels[1])
+    longest = np.linalg.norm(pixels[1] - pixels[0], axis=1)[inside].max(initial=0)
     return min(MOST_STEPS, 1 + 2 * int(longest / (2 * STEP_PX) + 0.5))
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from hand_tracking_ros.training.synthetic.model import unit
+from hand_tracking_ros.training.synthetic.model import UPPER_ARM, transform, unit
 from hand_tracking_ros.training.synthetic.render import Lights, Renderer, SceneHand, Solid
 from hand_tracking_ros.types import Camera
 
@@ -23,6 +23,8 @@ CUBE = {  # rotations, face from camera: ahead, and the four sides
     "below": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
     "above": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
 }
+CUBE_PLANES = np.sqrt(0.5) * np.array([[1.0, -1, 0, 0], [0, 0, 1, -1], [1, 1, 1, 1]])  # inward normals of a face's view
+ARM_RADIUS_M = 0.15  # of spheres along an arm, with its sleeve
 FACE_BORDER_PX = 2  # so that the pixels at the edge of a face have neighbours
 
 
@@ -124,46 +126,66 @@ def render(renderer: Renderer, lens: Lens, hands: list[SceneHand], lights: Light
     """(H, W, 3) linear RGB and (H, W) ``Lens.range_m``, 0 where nothing is; of a scene in the camera's frame."""
     if not lens.is_fisheye:
         return renderer.render(lens.camera, lens.size_wh, hands, lights, solids)
-    light = np.zeros((lens.size_wh[1], lens.size_wh[0], 3), np.float32)
-    distance = np.zeros(lens.size_wh[::-1], np.float32)
-    for name, face in cube_faces(lens).items():
+    cube = cube_of(lens)
+    centers, radii = bounding_spheres(renderer, hands, solids)
+    light = np.zeros((cube.side, len(cube.names) * cube.side, 3), np.float32)
+    depth = np.zeros(light.shape[:2], np.float32)
+    for number, name in enumerate(cube.names):
+        if not ((centers @ CUBE[name].T @ CUBE_PLANES > -radii[:, None]).all(axis=1)).any():
+            continue  # nothing reaches into this face
         moved, things, lit = RigCamera(name, lens, CUBE[name]).scene(hands, solids, lights)
-        color, depth = renderer.render(face.camera, (face.side, face.side), moved, lit, things)
-        if not depth.any():
-            continue
-        nearest = cv2.remap(depth, face.columns, face.rows, cv2.INTER_NEAREST) * face.stretch
-        light = np.where(face.own[..., None], cv2.remap(color, face.columns, face.rows, cv2.INTER_LINEAR), light)
-        distance = np.where(face.own, nearest, distance)
+        own = np.s_[:, number * cube.side : (number + 1) * cube.side]
+        light[own], depth[own] = renderer.render(cube.camera, (cube.side, cube.side), moved, lit, things)
+    maps = cube.columns, cube.rows
+    distance = cv2.remap(depth, *maps, cv2.INTER_NEAREST) * cube.stretch
+    light, cover = (cv2.remap(part, *maps, cv2.INTER_LINEAR) for part in (light, (depth > 0).astype(np.float32)))
+    light *= ((distance > 0) / np.maximum(cover, 0.2))[..., None]  # at outlines no black of the empty face mixes in
     return light, distance
 
 
-@dataclass(frozen=True)
-class CubeFace:
-    """A square view of ``side`` px. For every pixel (H, W) of the fisheye: whether the face is its ``own``, where to
-    look it up (as cv2.remap counts), and the distance per depth of the face."""
+def bounding_spheres(renderer: Renderer, hands: list[SceneHand], solids: list[Solid]):
+    """Centres (N, 3) and radii (N,), in metres, of spheres that hold all of a scene."""
+    spheres = [(solid.translation, np.linalg.norm(solid.size_m)) for solid in solids]
+    for hand in hands:
+        points, elbow = hand.keypoints_m(), renderer.model.joints[hand.posed.shape, 0]
+        center = points.mean(axis=0)
+        spheres.append((center, np.linalg.norm(points - center, axis=1).max() + 0.03))
+        for bone, shares in ((0, np.linspace(0, 1, 5)), (UPPER_ARM, np.linspace(1, 3, 9))):
+            along = transform(hand.posed.bones[bone], shares[:, None] * elbow)
+            spheres += [(hand.rotation @ point + hand.translation, ARM_RADIUS_M) for point in along]
+    return np.array([s[0] for s in spheres]).reshape(-1, 3), np.array([s[1] for s in spheres])
 
+
+@dataclass(frozen=True)
+class Cube:
+    """Square views of ``side`` px, the faces ``names`` of CUBE that a fisheye sees, side by side in one picture.
+
+    For every pixel (H, W) of the fisheye: where to look it up there (as cv2.remap counts; outside of it where the lens
+    sees nothing), and the distance per depth of its face.
+    """
+
+    names: tuple[str, ...]
     camera: Camera
     side: int
-    own: np.ndarray
     columns: np.ndarray
     rows: np.ndarray
     stretch: np.ndarray
 
 
 @lru_cache(maxsize=8)
-def cube_faces(lens: Lens) -> dict[str, CubeFace]:
-    """The faces, of CUBE, that a fisheye sees. They are as fine as its centre, and finer elsewhere."""
-    rays, focal = lens.pixel_rays(), float(np.ceil(lens.camera.fx))
+def cube_of(lens: Lens) -> Cube:
+    """The faces are as fine as the centre of the fisheye, and finer elsewhere."""
+    rays, focal = lens.pixel_rays().astype(np.float32), float(np.ceil(lens.camera.fx))
     side = 2 * int(focal) + 2 * FACE_BORDER_PX
-    camera = Camera(focal, focal, side / 2, side / 2)
-    turned = {name: rays @ rotation.T for name, rotation in CUBE.items()}
-    nearest = np.max([turn[..., 2] for turn in turned.values()], axis=0)
-    faces = {}
-    for name, ray in turned.items():
-        own = (ray[..., 2] == nearest) & (nearest > 0.5)  # NaN, and what lies right behind, is nobody's
+    lookup, stretch = np.full((*rays.shape[:2], 2), -9, np.float32), np.zeros(rays.shape[:2], np.float32)
+    nearest, names = np.abs(rays).max(axis=-1), []
+    for name, rotation in CUBE.items():
+        axis = rotation[2].astype(np.float32)
+        own = rays @ axis == nearest  # never so for NaN, nor for what lies behind
         if own.any():
-            pixels = np.where(own[..., None], camera.project(np.where(own[..., None], ray, (0.0, 0.0, 1.0))) - 0.5, -9)
-            columns, rows = np.moveaxis(pixels.astype(np.float32), -1, 0)
-            stretch = np.where(own, 1 / np.where(own, ray[..., 2], 1), 0).astype(np.float32)
-            faces[name] = CubeFace(camera, side, own, columns.copy(), rows.copy(), stretch)
-    return faces
+            ray = rays[own] @ rotation.T.astype(np.float32)
+            lookup[own] = focal * ray[:, :2] / ray[:, 2:] + (side / 2 - 0.5 + len(names) * side, side / 2 - 0.5)
+            stretch[own] = 1 / ray[:, 2]
+            names.append(name)
+    camera = Camera(focal, focal, side / 2, side / 2)
+    return Cube(tuple(names), camera, side, lookup[..., 0].copy(), lookup[..., 1].copy(), stretch)

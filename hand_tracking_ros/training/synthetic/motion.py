@@ -15,13 +15,13 @@ import numpy as np
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.training.synthetic.lenses import Lens
 from hand_tracking_ros.training.synthetic.model import CUP, HandModel, turn, unit
-from hand_tracking_ros.training.synthetic.poses import clip_pose, is_plausible, trajectory
+from hand_tracking_ros.training.synthetic.poses import MEAN_UNIT_M, clip_pose, is_plausible, penetration_m, trajectory
 from hand_tracking_ros.training.synthetic.render import Look, SceneHand, Solid
 from hand_tracking_ros.training.synthetic.scene import Person, SceneSampler, held_object, random_rotation
 
 PALM = [0, 5, 9, 13, 17]  # a hand is placed by the mean of these: rigid, so that curling does not move the wrist
-PHASES = {"slow": 0.42, "fast": 0.2, "rest": 0.2, "wave": 0.08, "leave": 0.1}
-SWAY_HZ = (0.4, 1.3)  # a living hand never rests: tremor of 0.8 degrees and 1 to 2 mm
+PHASES = {"slow": 0.4, "fast": 0.2, "rest": 0.24, "wave": 0.08, "leave": 0.08}
+SWAY = {0.4: 1.0, 1.3: 0.4}  # Hz and strength: a living hand never rests, it sways by half a degree and a millimetre
 MOST_ELBOW_DEG = 40  # a straight arm leaves the picture before it ends
 WANDER_M, WANDER_DEG = 0.02, 6.0  # drift on top of the keys, but at rest
 
@@ -66,11 +66,11 @@ class HandMotion:
         return clip_pose(pose), rotations_by(spin) @ turns, center + WANDER_M * drift[:, :3]
 
     def _waves(self, times_s: np.ndarray, first: int, count: int) -> np.ndarray:
-        parts = [
-            np.sin(2 * np.pi * hertz * times_s[:, None] + self.phases[k, first : first + count])
-            for k, hertz in enumerate(SWAY_HZ)
-        ]
-        return sum(parts)
+        phases = self.phases[:, first : first + count]
+        return sum(
+            strength * np.sin(2 * np.pi * hertz * times_s[:, None] + phase)
+            for (hertz, strength), phase in zip(SWAY.items(), phases, strict=True)
+        )
 
     def _turns(self, times_s: np.ndarray) -> np.ndarray:
         """Rotation about one axis from key to key, eased like the rest."""
@@ -158,9 +158,12 @@ class _Script:
         if self.holds:
             return self._fixed(clip_pose(self.pose + self.rng.normal(0, 1.5, len(self.pose))))
         tries = np.stack([self._fixed(p) for p in self._library()[self.rng.integers(len(self._library()), size=8)]])
-        between = [self.pose + share * (tries - self.pose) for share in (0.3, 0.5, 0.7)]
-        passable = np.all([is_plausible(step.astype(np.float32), self.sampler.model) for step in between], axis=0)
-        self.pose = tries[int(np.argmax(passable))]
+        shares = np.array([0.25, 0.4, 0.6, 0.8], np.float32)[:, None, None]
+        between = (self.pose + shares * (tries - self.pose)).reshape(-1, len(self.pose))
+        model = self.sampler.model
+        passable = is_plausible(between, model).reshape(len(shares), -1).all(axis=0)
+        gap = penetration_m(MEAN_UNIT_M * model.forward(np.zeros(len(between), int), between)[1])
+        self.pose = tries[int(np.argmax(passable + gap.reshape(len(shares), -1).min(axis=0)))]
         return self.pose
 
     def _turn(self) -> np.ndarray:
@@ -239,7 +242,7 @@ def random_motion(
         sampler.model, person, side, replace(person.look, seed=float(rng.uniform(0, 50))),
         turn(unit(rng.normal(size=(1, 3))), np.array([rng.uniform(0, MOST_ELBOW_DEG)]))[0],
         _keys(script.pose_keys), Keys(np.array(times), np.array(places)), np.array(turns), _keys(script.unrest_keys),
-        rng.uniform(0, 2 * np.pi, (len(SWAY_HZ), 40)),
+        rng.uniform(0, 2 * np.pi, (len(SWAY), 40)),
     )  # fmt: skip
     if not holds:
         return motion
