@@ -141,6 +141,28 @@ def test_nan_in_camera_info_is_reported_once_and_3d_stays_relative(ros, models, 
     assert "not finite" not in diagnostics(tracker.node)["message"]
 
 
+BAD_LENSES = [
+    ({"distortion_model": "plumb_bob", "d": [0.1, 0.2, 0.3]}, "'plumb_bob' needs 4 or 5 values in D, got 3"),
+    ({"distortion_model": "magic", "d": [0.1] * 5}, "distortion_model 'magic' is not supported"),
+    ({"distortion_model": "equidistant", "d": [math.nan] * 4}, "D has values that are not finite"),
+]
+
+
+@pytest.mark.parametrize(("lens", "says"), BAD_LENSES, ids=["length", "model", "nan"])
+def test_a_bad_lens_in_camera_info_is_counted_and_tracking_goes_on_without_a_camera(ros, models, capfd, lens, says):
+    tracker = Tracker(ros, f"/lens_{len(lens['d'])}_{lens['distortion_model']}", models)
+    k = [300.0, 0.0, 319.5, 0.0, 300.0, 239.5, 0.0, 0.0, 1.0]
+    for _ in range(2):
+        tracker.infos.publish(CameraInfo(header=tracker.header(), width=WIDTH, height=HEIGHT, k=k, **lens))
+    ros.until(lambda: diagnostics(tracker.node).get("camera_info_errors") == "2", "camera_info to be counted")
+    assert tracker.send_good().hands[0].scale == Scale.RELATIVE
+    assert says in capfd.readouterr().err and says in diagnostics(tracker.node)["message"]
+    good = {"distortion_model": "equidistant", "d": [0.02, -0.01, 0.0, 0.0]}
+    tracker.infos.publish(CameraInfo(header=tracker.header(), width=WIDTH, height=HEIGHT, k=k, **good))
+    ros.until(lambda: diagnostics(tracker.node)["camera"] == "calibrated", "the good camera_info")
+    assert tracker.send_good().hands[0].scale == Scale.ASSUMED
+
+
 def test_time_that_jumps_back_starts_afresh(ros, models):
     tracker = Tracker(ros, "/jump", models)
     tracker.count = 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -11,10 +12,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from hand_tracking_ros import images, msg
+from hand_tracking_ros.calibration import camera_from_info
 from hand_tracking_ros.errors import ImageError
 from hand_tracking_ros.geometry import Box
 from hand_tracking_ros.skeleton import EDGES, JOINT_NAMES, Side
-from hand_tracking_ros.types import Hand, HandBox, HandKeypoints, Scale, Source
+from hand_tracking_ros.types import Camera, Hand, HandBox, HandKeypoints, Scale, Source
 
 SECOND_NS = 1_000_000_000
 
@@ -97,6 +99,24 @@ def camera_info_message(calibration, header: Header, width: int, height: int) ->
     for name in ("d", "k", "r", "p"):
         setattr(message, name, np.asarray(getattr(calibration, name.upper()), float).ravel().tolist())
     return message
+
+
+def camera_from_message(message: CameraInfo) -> Camera | None:
+    """The camera of a camera_info, as its images have it: K is for the full sensor, images may be a binned part of it.
+
+    None when it is not calibrated. Raises CalibrationError.
+    """
+    camera = camera_from_info(message.k, message.d, message.distortion_model)
+    if camera is None:
+        return None
+    across, down = max(message.binning_x, 1), max(message.binning_y, 1)
+    return replace(
+        camera,
+        fx=camera.fx / across,
+        fy=camera.fy / down,
+        cx=(camera.cx - message.roi.x_offset) / across,
+        cy=(camera.cy - message.roi.y_offset) / down,
+    )
 
 
 # Boxes, keypoints, hands

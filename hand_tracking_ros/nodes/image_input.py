@@ -9,10 +9,9 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from hand_tracking_ros.calibration import camera_from_info
 from hand_tracking_ros.errors import CalibrationError
 from hand_tracking_ros.nodes.base import HandNode, image_qos
-from hand_tracking_ros.nodes.conversions import image_from_message, stamp_ns
+from hand_tracking_ros.nodes.conversions import camera_from_message, image_from_message, stamp_ns
 from hand_tracking_ros.types import Camera
 
 LARGE_IMAGES = "large images need the DDS profile config/fastdds_shared_memory.xml, as launch files and 'up' set it"
@@ -35,14 +34,15 @@ class CameraInput:
     def _on_info(self, message: CameraInfo) -> None:
         statistics = self._node.statistics
         statistics.loss.announce(stamp_ns(message.header.stamp))
-        stated = (np.asarray(message.k).tobytes(), np.asarray(message.d).tobytes(), message.distortion_model)
+        part = message.binning_x, message.binning_y, message.roi.x_offset, message.roi.y_offset
+        stated = np.asarray(message.k).tobytes(), np.asarray(message.d).tobytes(), message.distortion_model, part
         if stated == self._stated:
             if self._node.statistics.problems.get("camera_info"):
                 statistics.facts["camera_info_errors"] += 1
             return
         self._stated = stated
         try:
-            self.camera = camera_from_info(message.k, message.d, message.distortion_model)
+            self.camera = camera_from_message(message)
             statistics.problems.pop("camera_info", None)
         except CalibrationError as error:
             self.camera = None
