@@ -117,6 +117,25 @@ def test_track_with_calibration_is_metric(dataset, models, tmp_path, distortion_
     assert np.allclose(camera.project(hand.points_3d), hand.keypoints_px, atol=0.5)
 
 
+def test_track_takes_a_camera_of_a_rig(dataset, models, tmp_path, capsys):
+    from hand_tracking_ros.cameras import Camera
+    from hand_tracking_ros.rig import Rig, RigCamera, save_rig
+
+    cameras = (
+        RigCamera("left", 640, 480, Camera(600, 600, 320, 240)),
+        RigCamera("right", 64, 48, Camera(60, 60, 32, 24)),
+    )
+    save_rig(tmp_path / "rig.yaml", Rig(cameras))
+    output = tmp_path / "hands.jsonl"
+    arguments = ["track", str(dataset / "images"), "--output", str(output), "--max-frames", "2", *models]
+    assert main([*arguments, "--camera-info", f"{tmp_path / 'rig.yaml'}:left"]) == 0
+    assert all(hand.scale == Scale.ASSUMED for frame in read_tracks(output) for hand in frame.hands)
+    assert main([*arguments, "--camera-info", f"{tmp_path / 'rig.yaml'}:right"]) == 2
+    assert main([*arguments, "--camera-info", f"{tmp_path / 'rig.yaml'}:top"]) == 2
+    errors = capsys.readouterr().err
+    assert "is for 64x48 images" in errors and "no camera 'top' in the rig; it has left, right" in errors
+
+
 def test_track_refuses_a_calibration_for_another_size(dataset, models, tmp_path, capsys):
     save_calibration(tmp_path / "camera.yaml", width=320)
     arguments = ["track", str(dataset / "images"), "--max-frames", "3", *models]

@@ -17,7 +17,7 @@ from hand_tracking_ros.errors import CalibrationError, HandTrackingError, Source
 from hand_tracking_ros.records import TrackedFrame
 
 if TYPE_CHECKING:
-    from hand_tracking_ros.calibration import Calibration
+    from hand_tracking_ros.rig import RigCamera
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v", ".webm": "VP90"}
 SKIPPED_MS = 0.05  # a detector stage faster than this did not run: it only asked whether it should
@@ -36,7 +36,11 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--overlay", type=Path, metavar="VIDEO", help="write a video with the hands drawn (.mp4, .avi)")
     parser.add_argument("--mono", action="store_true", help="draw the overlay on the grey image that the tracker sees")
-    parser.add_argument("--camera-info", metavar="YAML", help="camera calibration: gives 3D points in metres")
+    parser.add_argument(
+        "--camera-info",
+        metavar="YAML",
+        help="camera calibration as ROS writes it, or rig.yaml:NAME of a rig file: gives 3D points in metres",
+    )
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument("--loop", action="store_true", help="start files again at their end")
     parser.add_argument("--realtime", action="store_true", help="play files at their own speed")
@@ -57,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if args.max_frames is not None and args.max_frames < 1:
         raise SourceError(f"--max-frames must be at least 1, got {args.max_frames}")
     width, height = _size(args.size)
-    config, calibration = tracker_config(args), _calibration(args.camera_info)
-    camera = None if calibration is None else calibration.camera()
+    config, calibrated = tracker_config(args), _calibrated(args.camera_info)
+    camera = calibrated and calibrated.camera
     failure: SourceError | None = None
     pace = "realtime" if args.realtime else "fast"
     with ExitStack() as stack:
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         summary = Summary()
         try:
             for item, tracked in track_source(tracker, source, camera, args.max_frames):
-                _check_size(calibration, item.image, args.camera_info)
+                _check_size(calibrated, item.image, args.camera_info)
                 summary.add(tracked)
                 if output is not None:
                     write_tracks(output, [tracked])
@@ -190,19 +194,26 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
     return int(width), int(height)
 
 
-def _calibration(path: str | None) -> Calibration | None:
+def _calibrated(path: str | None) -> RigCamera | None:
+    """The camera of a calibration file, or 'rig.yaml:name' of a rig; None when it is not calibrated."""
     if path is None:
         return None
     from hand_tracking_ros.calibration import load_camera_yaml
+    from hand_tracking_ros.rig import RigCamera, load_rig
 
-    return load_camera_yaml(path)
+    file, _, name = path.rpartition(":")
+    if name and Path(file).expanduser().is_file():
+        return load_rig(file)[name]
+    calibration = load_camera_yaml(path)
+    camera = calibration.camera()
+    return camera and RigCamera(calibration.camera_name, calibration.width, calibration.height, camera)
 
 
-def _check_size(calibration: Calibration | None, image: np.ndarray, path: str | None) -> None:
+def _check_size(calibrated: RigCamera | None, image: np.ndarray, path: str | None) -> None:
     """A calibration holds for its own image size only."""
     height, width = image.shape[:2]
-    if calibration is not None and (calibration.width, calibration.height) != (width, height):
+    if calibrated is not None and (calibrated.width, calibrated.height) != (width, height):
         raise CalibrationError(
-            f"{path} is for {calibration.width}x{calibration.height} images, but these are {width}x{height}: "
-            f"give --size {calibration.width}x{calibration.height} if that is how they were taken, or calibrate anew"
+            f"{path} is for {calibrated.width}x{calibrated.height} images, but these are {width}x{height}: "
+            f"give --size {calibrated.width}x{calibrated.height} if that is how they were taken, or calibrate anew"
         )
