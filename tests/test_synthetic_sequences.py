@@ -57,7 +57,7 @@ def sequences(director):
 def written(renderer, tmp_path_factory):
     """A short sequence of two cameras, as the command writes it."""
     folder = tmp_path_factory.mktemp("sequences")
-    assert main(["--kind", "sequence", "--count", "2", "--seed", "11", "--cameras", "2", "--seconds", "0.4", "--fps",
+    assert main(["--kind", "sequence", "--count", "2", "--seed", "11", "--cameras", "2", "--seconds", "0.2", "--fps",
                  "10", "--poses", "40", "--output", str(folder)]) == 0  # fmt: skip
     return folder
 
@@ -269,7 +269,7 @@ def test_rolling_shutter_leans_what_moves_and_keeps_the_middle_row(renderer):
     assert columns[110] - columns[10] == pytest.approx(speed_px * 0.02 * 100 / 120, abs=1.5)
     assert columns[58:62].mean() == pytest.approx(80, abs=1.0)
     ((image, _),) = shot_of(renderer, camera, moving_bar(2.0), film.Exposure(0.004))
-    assert np.ptp(bar_columns(image)[10:110]) < 0.3
+    assert np.ptp(bar_columns(image)[10:110]) < 0.5
 
 
 def test_motion_blur_is_as_long_as_the_motion_and_centred(renderer):
@@ -341,13 +341,13 @@ def test_written_ground_truth_is_consistent_between_files_and_cameras(written):
         assert [camera["name"] for camera in rig] == ["cam0", "cam1"]
         assert rig[0]["translation_m"] == [0, 0, 0] and rig[0]["rotation"] == np.eye(3).ravel().tolist()
         with np.load(folder / "truth.npz") as truth:
-            assert truth["keypoints_m"].shape[1:] == (4, 21, 3) and truth["keypoints_px"].shape[0] == 2
-            np.testing.assert_allclose(truth["times_s"], [0, 0.1, 0.2, 0.3])
+            assert truth["keypoints_m"].shape[1:] == (2, 21, 3) and truth["keypoints_px"].shape[0] == 2
+            np.testing.assert_allclose(truth["times_s"], [0, 0.1])
             in_rig, pixels, sides = truth["keypoints_m"], truth["keypoints_px"], truth["side"]
         for number, entry in enumerate(rig):
             labels = read_labels(folder / entry["name"])
-            assert [label.frame for label in labels] == [0, 1, 2, 3]
-            assert [label.stamp_s for label in labels] == [0.0, 0.1, 0.2, 0.3]
+            assert [label.frame for label in labels] == [0, 1]
+            assert [label.stamp_s for label in labels] == [0.0, 0.1]
             camera = Camera(*entry["K"], entry["model"], tuple(entry["D"]))
             rotation = np.array(entry["rotation"]).reshape(3, 3)
             for label in labels:
@@ -364,16 +364,16 @@ def test_written_ground_truth_is_consistent_between_files_and_cameras(written):
 
 def test_written_videos_are_what_the_package_reads(written):
     labels = read_labels(written)
-    assert len(labels) == 2 * 2 * 4 and any(label.hands for label in labels)
+    assert len(labels) == 2 * 2 * 2 and any(label.hands for label in labels)
     images = [image for _, image in labelled_images(written, labels)]
-    assert len(images) == 16 and all(image.shape == (480, 640) and image.std() > 1 for image in images)
+    assert len(images) == 8 and all(image.shape == (480, 640) and image.std() > 1 for image in images)
     pairs = [(a.video, a.frame) for a in labels]
-    assert len(set(pairs)) == 16
+    assert len(set(pairs)) == 8
 
 
 def test_the_same_seed_writes_the_same_frames(written, renderer, tmp_path):
     assert main(["--kind", "sequence", "--start", "1", "--count", "1", "--seed", "11", "--cameras", "2", "--seconds",
-                 "0.4", "--fps", "10", "--poses", "40", "--output", str(tmp_path)]) == 0  # fmt: skip
+                 "0.2", "--fps", "10", "--poses", "40", "--output", str(tmp_path)]) == 0  # fmt: skip
     for camera in ("cam0", "cam1"):
         first, again = (root / "0001" / camera for root in (written, tmp_path))
         assert (first / "labels.jsonl").read_text() == (again / "labels.jsonl").read_text()

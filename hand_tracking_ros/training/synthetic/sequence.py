@@ -70,7 +70,7 @@ class Director:
         model = "fisheye" if rng.random() < self.fisheye else "pinhole"
         lens = lenses.random_lens(model, rng, SIZE_WH, rng.uniform(*FIELDS_DEG[model]))
         person = self._person(2 * index, rng)
-        palm_px = np.exp(rng.uniform(np.log(46), np.log(115))) * (0.7 if lens.is_fisheye else 1.0)
+        palm_px = np.exp(rng.uniform(np.log(46), np.log(115))) * (0.85 if lens.is_fisheye else 1.0)
         depth_m = float(np.clip(lens.camera.fx * person.palm_m / palm_px, 0.24, 1.2))
         motions, people = self._motions(index, person, lens, depth_m, seconds, rng)
         passers = [random_passer(lens, depth_m, seconds, person, rng) for _ in range(rng.poisson(0.5))]
