@@ -58,26 +58,31 @@ def film(
     if mono is not None:
         background = photo.to_mono(background, mono)
     for time_s in times_s:
-        steps = steps_within(camera, at, exposure, time_s)
-        factor = SUPERSAMPLING if steps == 1 else 1
-        weights = exposure.weights(steps, camera.lens.size_wh[1]) if steps > 1 else None
-        light = cover = np.float32(0)
-        for step in range(steps):
-            middle = step == steps // 2
-            moment = time_s + exposure.span_s() * ((step + 0.5) / steps - 0.5)
-            hands, solids, lit = camera.scene(*at(moment), lights)
-            # Single renders are supersampled; many are each shifted within a pixel, but for the one with the labels.
-            shift = (0.0, 0.0) if middle else tuple((np.array([0.755, 0.570]) * step) % 1 - 0.5)
-            lens = camera.lens.scaled(factor, shift)
-            part, depth = lenses.render(renderer, lens, hands, lit, solids)
-            if middle:
-                labels = [label_of(hand, lens, depth, factor) for hand in hands]
-            part = shrunk(part, factor) if mono is None else photo.to_mono(shrunk(part, factor), mono)
-            mask = shrunk((depth > 0).astype(np.float32), factor)
-            if weights is not None:
-                part, mask = part * weights[step].reshape(-1, *[1] * (part.ndim - 1)), mask * weights[step][:, None]
-            light, cover = light + part, cover + mask
+        light, cover, labels = expose(renderer, camera, at, lights, exposure, time_s, mono)
         yield photo.compose(light, cover, background, shot, rng), labels
+
+
+def expose(renderer: Renderer, camera: RigCamera, at, lights: Lights, exposure: Exposure, time_s: float, mono):
+    """Light (H, W) or (H, W, 3) and coverage (H, W) that one exposure of ``film`` collects, and the labels."""
+    steps = steps_within(camera, at, exposure, time_s)
+    factor = SUPERSAMPLING if steps == 1 else 1
+    weights = exposure.weights(steps, camera.lens.size_wh[1]) if steps > 1 else np.ones((1, 1), np.float32)
+    light = cover = np.float32(0)
+    for step in range(steps):
+        moment = time_s + exposure.span_s() * ((step + 0.5) / steps - 0.5)
+        hands, solids, lit = camera.scene(*at(moment), lights)
+        is_middle = step == steps // 2
+        # A single render is supersampled; many are each shifted within a pixel, but for the one with the labels.
+        shift = (0.0, 0.0) if is_middle else tuple((np.array([0.755, 0.570]) * step) % 1 - 0.5)
+        lens = camera.lens.scaled(factor, shift)
+        part, depth = lenses.render(renderer, lens, hands, lit, solids)
+        if is_middle:
+            labels = [label_of(hand, lens, depth, factor) for hand in hands]
+        part, mask = shrunk(part, factor), shrunk((depth > 0).astype(np.float32), factor)
+        weight = weights[step][:, None]
+        light = light + (part * weight[..., None] if mono is None else photo.to_mono(part, mono) * weight)
+        cover = cover + mask * weight
+    return light, cover, labels
 
 
 def shrunk(image: np.ndarray, factor: int) -> np.ndarray:

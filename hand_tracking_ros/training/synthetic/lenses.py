@@ -172,7 +172,7 @@ class Cube:
     stretch: np.ndarray
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)  # the lens of a film, supersampled and in its shifts within a pixel
 def cube_of(lens: Lens) -> Cube:
     """The faces are as fine as the centre of the fisheye, and finer elsewhere."""
     rays, focal = lens.pixel_rays().astype(np.float32), float(np.ceil(lens.camera.fx))

@@ -44,7 +44,6 @@ class Sequence:
     shot: photo.Shot
     exposure: Exposure
     mono: tuple[float, float, float]
-    people: int
 
     def at(self, time_s: float) -> tuple[list[SceneHand], list[Solid]]:
         """The hands and the moving things at one moment."""
@@ -66,19 +65,20 @@ class Director:
         self.shapes = np.random.default_rng([seed, 6]).permutation(self.model.num_shapes)
 
     def sequence(self, index: int, seconds: float) -> Sequence:
+        """Sequence number ``index``, whose motions last at least so long. Different lengths move differently."""
         rng = np.random.default_rng([self.seed, 5, index])
         model = "fisheye" if rng.random() < self.fisheye else "pinhole"
         lens = lenses.random_lens(model, rng, SIZE_WH, rng.uniform(*FIELDS_DEG[model]))
         person = self._person(2 * index, rng)
         palm_px = np.exp(rng.uniform(np.log(46), np.log(115))) * (0.85 if lens.is_fisheye else 1.0)
         depth_m = float(np.clip(lens.camera.fx * person.palm_m / palm_px, 0.24, 1.2))
-        motions, people = self._motions(index, person, lens, depth_m, seconds, rng)
+        motions = self._motions(index, person, lens, depth_m, seconds, rng)
         passers = [random_passer(lens, depth_m, seconds, person, rng) for _ in range(rng.poisson(0.5))]
         return Sequence(
             random_rig(lens, self.cameras, depth_m, rng), motions, tuple(passers),
             random_room(self.backgrounds, depth_m, person, rng), scene.random_lights(rng), random_shot(rng),
             Exposure(float(np.exp(rng.uniform(np.log(0.003), np.log(0.018)))), 0.015 if rng.random() < 0.25 else 0.0),
-            photo.MONO_WEIGHTS[str(rng.choice(list(photo.MONO_WEIGHTS), p=photo.MONO_CHANCES))], people,
+            photo.MONO_WEIGHTS[str(rng.choice(list(photo.MONO_WEIGHTS), p=photo.MONO_CHANCES))],
         )  # fmt: skip
 
     def _person(self, number: int, rng: np.random.Generator) -> scene.Person:
@@ -86,11 +86,11 @@ class Director:
         return replace(self.scenes.person(rng), shape=int(self.shapes[number % len(self.shapes)]))
 
     def _motions(self, index, person, lens: Lens, depth_m: float, seconds: float, rng: np.random.Generator):
-        """The motions of one or two hands, and of how many people they are."""
+        """The motions of one or two hands, of one person or two."""
         side = Side(int(rng.integers(1, 3)))
         holds = bool(rng.random() < 0.2)
         if rng.random() < 0.6:
-            return (random_motion(self.scenes, person, side, Space(lens, depth_m), seconds, rng, holds),), 1
+            return (random_motion(self.scenes, person, side, Space(lens, depth_m), seconds, rng, holds),)
         guest = rng.random() < 0.12
         other = self._person(2 * index + 1, rng) if guest else person
         other_side = side if guest and rng.random() < 0.5 else Side.LEFT if side == Side.RIGHT else Side.RIGHT
@@ -103,8 +103,8 @@ class Director:
             meet = _crossing(first, rng.uniform(0.2, 0.8) * seconds, rng) if crossing and attempt < 25 else None
             second = random_motion(self.scenes, other, other_side, right, seconds, rng, meet=meet)
             if least_gap_m(first.points_m(times), second.points_m(times)) > LEAST_GAP_M:
-                return (first, second), 1 + guest
-        return (first,), 1
+                return first, second
+        return (first,)
 
 
 def _crossing(first: HandMotion, time_s: float, rng: np.random.Generator):
