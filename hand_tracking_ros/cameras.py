@@ -103,12 +103,16 @@ class Camera:
 
 
 class _Polynomial:
-    """Brown's radial and tangential distortion, as a ratio of polynomials, with thin prism and tilted sensor."""
+    """Brown's radial and tangential distortion, as a ratio of polynomials, with thin prism and tilted sensor.
+
+    A point of the plane z = 1 is the complex number x + iy: that takes half the terms.
+    """
 
     def __init__(self, distortion: tuple[float, ...]) -> None:
         k1, k2, p1, p2, k3, k4, k5, k6, *prism = np.pad(distortion, (0, 14 - len(distortion))).tolist()
         self._above, self._below = (1.0, k1, k2, k3), (1.0, k4, k5, k6)
-        self._p1, self._p2, self._prism = p1, p2, prism[:4]
+        self._tangential = complex(p2, p1)
+        self._prism = complex(prism[0], prism[2]), complex(prism[1], prism[3])  # of r^2, of r^4
         self._tilt = _tilt(*prism[4:]) if any(prism[4:]) else None
         self._limit = min(FARTHEST, math.sqrt(_radius_limit(self._above, self._below)))
         radii = np.geomspace(1e-3 * self._limit, self._limit, TABLE)
@@ -117,54 +121,41 @@ class _Polynomial:
 
     def distort(self, flat: np.ndarray) -> np.ndarray:
         """(..., 2) on the plane z = 1; NaN beyond the limit."""
-        x, y = flat[..., 0], flat[..., 1]
-        r2 = x * x + y * y
-        distorted = np.stack(self._bend(x, y, r2, self._radial(r2)[0]), axis=-1)
-        distorted[r2 > self._limit**2] = np.nan
-        return distorted if self._tilt is None else _homography(self._tilt, distorted)
+        z = _complex(flat)
+        r2 = z.real**2 + z.imag**2
+        bent = _pairs(np.where(r2 <= self._limit**2, self._bend(z, r2, self._radial(r2)[0]), complex(np.nan, np.nan)))
+        return bent if self._tilt is None else _homography(self._tilt, bent)
 
+    @np.errstate(divide="ignore", invalid="ignore")
     def undistort(self, flat: np.ndarray) -> np.ndarray:
         """The inverse, by Newton's method; NaN where there is none."""
-        if self._tilt is not None:
-            flat = _homography(np.linalg.inv(self._tilt), flat)
-        wanted_x, wanted_y = flat[..., 0], flat[..., 1]
-        radius = np.hypot(wanted_x, wanted_y)
-        start = np.interp(radius, self._distorted, self._radii) / np.maximum(radius, 1e-12)
-        x, y = wanted_x * start, wanted_y * start
+        wanted = _complex(flat if self._tilt is None else _homography(np.linalg.inv(self._tilt), flat))
+        radius = np.abs(wanted)
+        z = wanted * (np.interp(radius, self._distorted, self._radii) / np.maximum(radius, 1e-12))
         for _ in range(ITERATIONS):
-            r2 = x * x + y * y
+            r2 = z.real**2 + z.imag**2
             radial, slope = self._radial(r2)
-            bent_x, bent_y = self._bend(x, y, r2, radial)
-            off_x, off_y = bent_x - wanted_x, bent_y - wanted_y
-            off = np.abs(off_x) + np.abs(off_y)
-            if not (off > SETTLED).any():
+            off = self._bend(z, r2, radial) - wanted
+            error = np.abs(off)
+            if not (error > SETTLED).any():
                 break
-            xx, xy, yx, yy = self._derivatives(x, y, r2, radial, slope)
-            area = xx * yy - xy * yx
-            area = np.where(area == 0, np.nan, area)
-            x, y = x - (yy * off_x - xy * off_y) / area, y - (xx * off_y - yx * off_x) / area
-            within = np.minimum(1.0, self._limit / np.maximum(np.hypot(x, y), 1e-12))
-            x, y = x * within, y * within
-        return np.where((off <= EXACT)[..., None], np.stack([x, y], axis=-1), np.nan)
+            by_z, by_conjugate = self._derivatives(z, r2, radial, slope)
+            area = np.abs(by_z) ** 2 - np.abs(by_conjugate) ** 2
+            z = z + (by_conjugate * off.conj() - by_z.conj() * off) / area
+            z = z * np.minimum(1.0, self._limit / np.maximum(np.abs(z), 1e-12))
+        return _pairs(np.where(error <= EXACT, z, complex(np.nan, np.nan)))
 
-    def _bend(self, x, y, r2, radial):
-        """Distorted x and y, without tilt."""
-        p1, p2 = self._p1, self._p2
-        bent_x = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
-        bent_y = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
-        if not any(self._prism):
-            return bent_x, bent_y
-        s1, s2, s3, s4 = self._prism
-        return bent_x + r2 * (s1 + s2 * r2), bent_y + r2 * (s3 + s4 * r2)
+    def _bend(self, z, r2, radial):
+        """Distorted ``z``, without tilt."""
+        q, (s, t) = self._tangential, self._prism
+        bent = z * radial + r2 * (2 * q) + q.conjugate() * z * z
+        return bent + r2 * (s + t * r2) if s or t else bent
 
-    def _derivatives(self, x, y, r2, radial, slope):
-        """Those of ``_bend``: of x by x and y, of y by x and y."""
-        p1, p2, (s1, s2, s3, s4) = self._p1, self._p2, self._prism
-        shared = 2 * x * y * slope + 2 * (p1 * x + p2 * y)
-        prism_x, prism_y = 2 * (s1 + 2 * s2 * r2), 2 * (s3 + 2 * s4 * r2)
-        xx = radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x + x * prism_x
-        yy = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x + y * prism_y
-        return xx, shared + y * prism_x, shared + x * prism_y, yy
+    def _derivatives(self, z, r2, radial, slope):
+        """Those of ``_bend``, by z and by its conjugate."""
+        q, (s, t) = self._tangential, self._prism
+        by_r2 = z * slope + 2 * q + s + 2 * t * r2
+        return radial + 2 * q.conjugate() * z + by_r2 * z.conj(), by_r2 * z
 
     def _radial(self, r2):
         """The radial factor at squared radii, and its derivative by them."""
@@ -236,6 +227,16 @@ def _tilt(x_rad: float, y_rad: float) -> np.ndarray:
     cx, sx, cy, sy = math.cos(x_rad), math.sin(x_rad), math.cos(y_rad), math.sin(y_rad)
     turn = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]]) @ np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])
     return np.array([[turn[2, 2], 0, -turn[0, 2]], [0, turn[2, 2], -turn[1, 2]], [0, 0, 1]]) @ turn
+
+
+def _complex(pairs: np.ndarray) -> np.ndarray:
+    """(..., 2) as complex numbers (...)."""
+    return np.ascontiguousarray(pairs, np.float64).view(np.complex128)[..., 0]
+
+
+def _pairs(numbers: np.ndarray) -> np.ndarray:
+    """The inverse of ``_complex``."""
+    return np.asarray(numbers)[..., None].view(np.float64)
 
 
 def _homography(matrix: np.ndarray, flat: np.ndarray) -> np.ndarray:
