@@ -9,6 +9,7 @@ from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +23,6 @@ from hand_tracking_ros.kinematics import (
     KinematicHand,
     exp_rotation,
     log_rotation,
-    skew,
 )
 from hand_tracking_ros.lifting import palm_length_px
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
@@ -230,42 +230,45 @@ class _ViewTerm:
         points = np.where(self.known[:, None], view.keypoints_px, 0.0)
         # The camera's rays beside the keypoints say how far a pixel is there, whatever the lens.
         near = view.camera.rays(np.concatenate([points, points + (0.5, 0.0), points + (0.0, 0.5)]))
-        ray = near[:NUM_JOINTS]
-        steps = 2 * (near[NUM_JOINTS:].reshape(2, NUM_JOINTS, 3) - ray).transpose(1, 2, 0)  # (21, 3, 2) per px
-        transposed = steps.transpose(0, 2, 1)
-        self.to_px = np.linalg.solve(transposed @ steps, transposed)  # (21, 2, 3)
-        self.ray = ray
+        self.ray = near[:NUM_JOINTS]
+        steps = 2 * (near[NUM_JOINTS:].reshape(2, NUM_JOINTS, 3) - self.ray).transpose(1, 0, 2)  # (21, 2, 3) per px
+        to_px = np.linalg.solve(steps @ steps.transpose(0, 2, 1), steps)
         palm_px = palm_length_px(points, np.nan_to_num(view.depth_rel)) if self.known.all() else _palm_px(view)
-        seen = config.keypoint_sigma / np.clip(view.scores, 0.1, 1.0)
-        sigma_px = palm_px * np.sqrt(seen**2 + (config.shape_sigma * _FROM_PALM) ** 2)
-        self.weight = np.where(self.known, 1 / np.maximum(sigma_px, 0.3), 0.0)
+        scores = np.clip(view.scores, 0.1, 1.0)
+        sigma_px = palm_px * np.sqrt((config.keypoint_sigma / scores) ** 2 + (config.shape_sigma * _FROM_PALM) ** 2)
+        self.beside = to_px * (self.known / np.maximum(sigma_px, 0.3))[:, None, None]  # weighted, (21, 2, 3)
         relative = np.isfinite(view.depth_rel) & self.known & np.isfinite(view.depth_rel[9])
-        self.depth = np.where(relative, view.depth_rel - view.depth_rel[9], 0.0) if relative.any() else None
-        self.depth_weight = np.where(relative, np.clip(view.scores, 0.1, 1.0) / config.depth_sigma, 0.0)
+        self.depth = np.where(relative, view.depth_rel - view.depth_rel[9], 0.0)
+        self.depth_weight = relative * scores / config.depth_sigma
         self.metric = None
         if view.depth_m is not None and np.isfinite(view.depth_m).any():
             found = np.isfinite(view.depth_m)
             self.metric = np.where(found, view.depth_m, 0.0)
-            self.metric_weight = np.where(found, 1 / config.metric_sigma_m, 0.0)
+            self.metric_weight = found / config.metric_sigma_m
+        self.count = 3 if self.metric is None else 4  # residuals per keypoint: 2 in the image, relative depth, depth
 
-    def residuals(self, points: np.ndarray, by_step: np.ndarray, palm_m: float):
-        """Pairs of residuals (21, m) in standard deviations and their derivatives (21, m, 28), for points (21, 3) in
-        the camera's frame with derivatives ``by_step`` (21, 3, 28)."""
+    def residuals(self, points: np.ndarray, jacobian: np.ndarray, palm_m: float) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals (21, count) in standard deviations and their derivatives (21, count, 28), for points (21, 3) of the
+        common frame with derivatives ``jacobian`` (21, 3, 28)."""
+        points = points @ self.rotation.T + self.translation
+        residuals = np.empty((NUM_JOINTS, self.count))
+        by_point = np.zeros((NUM_JOINTS, self.count, 3))
         ahead = np.maximum((self.ray * points).sum(axis=1), 1e-3)[:, None]
-        beside = points / ahead
-        weighted = self.to_px * self.weight[:, None, None]
-        along = (self.ray[:, None] @ by_step)[:, 0]
-        slope = (by_step - beside[..., None] * along[:, None]) / ahead[..., None]
-        yield (weighted @ (beside - self.ray)[..., None])[..., 0], weighted @ slope
-        if self.depth is not None:
-            relative = (points[:, 2] - points[9, 2]) / palm_m
-            rows = (by_step[:, 2] - by_step[9, 2]) / palm_m
-            rows[:, SIZE] -= relative
-            weight = self.depth_weight[:, None]
-            yield weight * (relative - self.depth)[:, None], (weight * rows)[:, None]
+        place = points / ahead
+        residuals[:, :2] = (self.beside @ (place - self.ray)[..., None])[..., 0]
+        along = (self.beside @ place[..., None]) * self.ray[:, None]  # what moving away along the ray takes off
+        by_point[:, :2] = (self.beside - along) / ahead[..., None]
+        by_point[:, 2, 2] = 1 / palm_m
         if self.metric is not None:
-            weight = self.metric_weight[:, None]
-            yield weight * (points[:, 2] - self.metric)[:, None], (weight * by_step[:, 2])[:, None]
+            residuals[:, 3] = self.metric_weight * (points[:, 2] - self.metric)
+            by_point[:, 3, 2] = self.metric_weight
+        rows = (by_point @ self.rotation) @ jacobian
+        relative = (points[:, 2] - points[9, 2]) / palm_m
+        residuals[:, 2] = self.depth_weight * (relative - self.depth)
+        depth_rows = rows[:, 2] - rows[9, 2]
+        depth_rows[:, SIZE] -= relative
+        rows[:, 2] = self.depth_weight[:, None] * depth_rows
+        return residuals, rows
 
 
 def _palm_px(view: HandView) -> float:
@@ -276,45 +279,51 @@ def _palm_px(view: HandView) -> float:
 
 def _linearised(pose: HandPose, terms: Sequence[_ViewTerm], prior: PosePrior | None, config: FitConfig):
     """Half the weighted sum of squares at ``pose``, its gradient (28,) and its Gauss-Newton matrix (28, 28)."""
-    local, by_angle = pose.shape.jacobian(pose.angles, pose.finger_ratio)
+    local, by_shape = pose.shape.jacobian(pose.angles, pose.finger_ratio)
     to_frame = pose.palm_m * pose.rotation * pose.mirror  # (3, 3)
     arm = local @ to_frame.T  # (21, 3) from the wrist
-    jacobian = np.zeros((NUM_JOINTS, 3, STEP))
-    jacobian[..., TURN] = -skew(arm)
-    jacobian[..., POSITION] = np.eye(3)
-    jacobian[..., 6:SIZE] = to_frame @ by_angle
+    jacobian = _PLAIN_JACOBIAN.copy()
+    x, y, z = arm.T
+    jacobian[:, 0, 1], jacobian[:, 0, 2], jacobian[:, 1, 2] = z, -y, x  # a turn moves a point by turn x arm
+    jacobian[:, 1, 0], jacobian[:, 2, 0], jacobian[:, 2, 1] = -z, y, -x
+    jacobian[..., 6:SIZE] = to_frame @ by_shape
     jacobian[..., SIZE] = arm
     points = arm + pose.position_m
     cost, gradient, hessian = _prior_terms(pose, prior)
+    limit = config.outlier
     for term in terms:
-        seen, by_step = points @ term.rotation.T + term.translation, term.rotation @ jacobian
-        for residuals, rows in term.residuals(seen, by_step, pose.palm_m):
-            size = np.linalg.norm(residuals, axis=1)  # of each keypoint
-            far = size > config.outlier  # believed less: Huber's cost, by reweighting
-            trust = np.where(far, config.outlier / np.maximum(size, 1e-9), 1.0)
-            cost += 0.5 * float((np.where(far, config.outlier * (2 * size - config.outlier), size**2)).sum())
-            flat = (rows * trust[:, None, None]).reshape(-1, STEP)
-            gradient += residuals.ravel() @ flat
-            hessian += rows.reshape(-1, STEP).T @ flat
+        residuals, rows = term.residuals(points, jacobian, pose.palm_m)
+        size = np.abs(residuals)
+        size[:, 0] = size[:, 1] = np.hypot(size[:, 0], size[:, 1])
+        far = size > limit  # believed less: Huber's cost, by reweighting
+        trust = np.where(far, limit / np.maximum(size, limit), 1.0)
+        costs = np.where(far, limit * (2 * size - limit), size * size)
+        cost += 0.5 * float(costs[:, 1:].sum())
+        rows = rows.reshape(-1, STEP)
+        weighted = rows * trust.reshape(-1, 1)
+        gradient += residuals.reshape(-1) @ weighted
+        hessian += rows.T @ weighted
     return cost, gradient, hessian
+
+
+_PLAIN_JACOBIAN = np.zeros((NUM_JOINTS, 3, STEP))
+_PLAIN_JACOBIAN[..., POSITION] = np.eye(3)
 
 
 def _prior_terms(pose: HandPose, prior: PosePrior | None):
     """Joint limits, how hands bend, and the expected pose."""
     angles = pose.angles
-    gradient, hessian = np.zeros(STEP), np.zeros((STEP, STEP))
-    rest = (angles - REST_ANGLES) / REST_SIGMA
-    beyond = (np.maximum(angles - LIMITS[:, 1], 0) + np.minimum(angles - LIMITS[:, 0], 0)) / LIMIT_SIGMA
-    follow = (angles[_TIP] - TIP_SHARE * angles[_MIDDLE]) / TIP_SIGMA
-    cost = 0.5 * float(rest @ rest + beyond @ beyond + follow @ follow)
-    gradient[ANGLES] = rest / REST_SIGMA + beyond / LIMIT_SIGMA
-    gradient[6 + _TIP] += follow / TIP_SIGMA
-    gradient[6 + _MIDDLE] -= TIP_SHARE * follow / TIP_SIGMA
-    hessian[ANGLES, ANGLES] = _REST_INFORMATION
-    hessian[_ANGLE_ROWS, _ANGLE_ROWS] += (beyond != 0) / LIMIT_SIGMA**2
-    hessian[SIZE, SIZE] = 1e-6
+    gradient, hessian = np.zeros(STEP), _REST_INFORMATION.copy()
+    pull = _REST_INFORMATION[ANGLES, ANGLES] @ angles
+    cost = 0.5 * float(angles @ pull) - float(_REST_PULL @ angles) + _REST_COST
+    gradient[ANGLES] = pull - _REST_PULL
+    beyond = angles - np.minimum(np.maximum(angles, LIMITS[:, 0]), LIMITS[:, 1])
+    if beyond.any():
+        cost += 0.5 * float(beyond @ beyond) / LIMIT_SIGMA**2
+        gradient[ANGLES] += beyond / LIMIT_SIGMA**2
+        hessian.reshape(-1)[6 * (STEP + 1) : DOF * (STEP + 1) : STEP + 1] += (beyond != 0) / LIMIT_SIGMA**2
     if prior is None:
-        length = np.log(pose.finger_ratio) / FINGER_SIGMA
+        length = math.log(pose.finger_ratio) / FINGER_SIGMA
         cost += 0.5 * length**2
         gradient[FINGERS] += length / FINGER_SIGMA
         hessian[FINGERS, FINGERS] += 1 / FINGER_SIGMA**2
@@ -327,25 +336,22 @@ def _prior_terms(pose: HandPose, prior: PosePrior | None):
     return cost, gradient, hessian
 
 
-_MIDDLE, _TIP = np.arange(6, NUM_ANGLES, 4), np.arange(7, NUM_ANGLES, 4)  # of the fingers; the thumb's are free
-_ANGLE_ROWS = np.arange(6, DOF)
-
-
 def _rest_information() -> np.ndarray:
-    """(20, 20) information of how hands bend: the rest pose, and last joints that follow the middle ones."""
-    information = np.diag(1 / REST_SIGMA**2)
-    for middle, tip in zip(_MIDDLE, _TIP):
-        row = np.zeros(NUM_ANGLES)
-        row[tip], row[middle] = 1 / TIP_SIGMA, -TIP_SHARE / TIP_SIGMA
+    """(28, 28) information of how hands bend: the rest pose, and last joints that follow the middle ones."""
+    information = np.zeros((STEP, STEP))
+    information[ANGLES, ANGLES] = np.diag(1 / REST_SIGMA**2)
+    for finger in range(1, 5):
+        row = np.zeros(STEP)
+        row[6 + 4 * finger + 3], row[6 + 4 * finger + 2] = 1 / TIP_SIGMA, -TIP_SHARE / TIP_SIGMA
         information += np.outer(row, row)
     return information
 
 
 _REST_INFORMATION = _rest_information()
+_REST_PULL = REST_ANGLES / REST_SIGMA**2
+_REST_COST = 0.5 * float(REST_ANGLES @ _REST_PULL)
 
 
 def rest_information() -> np.ndarray:
     """(28, 28) the part of every fit's information that says how hands bend: the same at every frame, no evidence."""
-    information = np.zeros((STEP, STEP))
-    information[ANGLES, ANGLES] = _REST_INFORMATION
-    return information
+    return _REST_INFORMATION.copy()

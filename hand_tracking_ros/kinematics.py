@@ -13,6 +13,7 @@ freedom.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,6 +48,7 @@ _THUMB_LIMITS = ((-35, 60), (-40, 45), (-20, 65), (-30, 85))
 _FINGER_LIMITS = ((-35, 100), (-24, 24), (-10, 115), (-15, 90))
 LIMITS = np.radians(np.array([*_THUMB_LIMITS, *_FINGER_LIMITS * 4], np.float64))  # (20, 2)
 _ABDUCTION_SIGN = np.array([1.0, -1.0, -1.0, -1.0, -1.0])
+_EYE = np.eye(3)
 _MIRROR, _NO_MIRROR = np.array([-1.0, 1.0, 1.0]), np.ones(3)
 
 
@@ -63,27 +65,34 @@ def skew(vectors: np.ndarray) -> np.ndarray:
 
 
 def exp_rotation(vector: np.ndarray) -> np.ndarray:
-    """(..., 3, 3) rotation by ``vector`` (..., 3): axis times angle in radians (Rodrigues)."""
-    angle = np.linalg.norm(vector, axis=-1)[..., None, None]
-    cross = skew(vector)
-    near = angle < 1e-8
-    safe = np.where(near, 1.0, angle)
-    first = np.where(near, 1.0, np.sin(safe) / safe)
-    second = np.where(near, 0.5, (1 - np.cos(safe)) / safe**2)
-    return np.eye(3) + first * cross + second * (cross @ cross)
+    """(3, 3) rotation by ``vector`` (3,): axis times angle in radians (Rodrigues)."""
+    x, y, z = vector.tolist()  # plain numbers: numpy takes several times longer on so few
+    square = x * x + y * y + z * z
+    angle = math.sqrt(square)
+    if angle < 1e-6:
+        a, b = 1.0 - square / 6, 0.5 - square / 24
+    else:
+        a, b = math.sin(angle) / angle, (1 - math.cos(angle)) / square
+    c = 1.0 - b * square
+    return np.array([
+        (c + b * x * x, b * x * y - a * z, b * x * z + a * y),
+        (b * x * y + a * z, c + b * y * y, b * y * z - a * x),
+        (b * x * z - a * y, b * y * z + a * x, c + b * z * z),
+    ])  # fmt: skip
 
 
 def log_rotation(rotation: np.ndarray) -> np.ndarray:
     """(3,) axis times angle (radians, 0..pi) of a rotation (3, 3): the inverse of exp_rotation."""
-    r = rotation
-    vector = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
-    sine, cosine = np.linalg.norm(vector) / 2, (np.trace(r) - 1) / 2
-    angle = np.arctan2(sine, cosine)
+    (a, b, c), (d, e, f), (g, h, i) = rotation.tolist()
+    x, y, z = h - f, c - g, d - b
+    sine, cosine = math.sqrt(x * x + y * y + z * z) / 2, (a + e + i - 1) / 2
+    angle = math.atan2(sine, cosine)
     if sine > 1e-6:
-        return vector * (angle / (2 * sine))
+        share = angle / (2 * sine)
+        return np.array([share * x, share * y, share * z])
     if cosine > 0:
-        return vector / 2
-    outer = (r + np.eye(3)) / 2  # half a turn: axis axis^T
+        return np.array([x / 2, y / 2, z / 2])
+    outer = (rotation + np.eye(3)) / 2  # half a turn: axis axis^T
     axis = outer[:, np.argmax(np.diag(outer))]
     return angle * axis / np.linalg.norm(axis)
 
@@ -107,13 +116,13 @@ class KinematicHand:
         axes = _unit(BEND_AXES)
         outwards = np.cross(axes, _unit(bones[:, 1]))  # for the fingers: out of the palm, towards the palm's side
         outwards[0] = THUMB_OPPOSITION
-        self._spread_axes = _ABDUCTION_SIGN[:, None] * _unit(outwards)  # (5, 3)
-        self._bend_axes = axes
+        self.spread_axes = _ABDUCTION_SIGN[:, None] * _unit(outwards)  # (5, 3)
+        self.bend_axes = axes
         # Rodrigues about the bend axis: v cos + (a x v) sin + a (a.v) (1 - cos)
         self._across = np.cross(axes[:, None], self._phalanges)
         along = (self._phalanges @ axes[:, :, None]) * axes[:, None]
         self._along, self._turning = along, self._phalanges - along
-        self._spread_cross = skew(self._spread_axes)
+        self._spread_cross = skew(self.spread_axes)
         self._spread_square = self._spread_cross @ self._spread_cross
 
     def forward(self, angles: np.ndarray, finger_ratio: float = 1.0) -> np.ndarray:
@@ -128,7 +137,7 @@ class KinematicHand:
         angles = angles.reshape(5, 4)
         bend = np.cumsum(angles[:, [0, 2, 3]], axis=1)
         spread = angles[:, 1, None, None]
-        turned = np.eye(3) + np.sin(spread) * self._spread_cross + (1 - np.cos(spread)) * self._spread_square
+        turned = _EYE + np.sin(spread) * self._spread_cross + (1 - np.cos(spread)) * self._spread_square
         cos, sin = np.cos(bend)[..., None], np.sin(bend)[..., None]
         bent = self._along + self._turning * cos + self._across * sin  # (5, 3, 3)
         phalanges = bent @ turned.transpose(0, 2, 1)
@@ -143,7 +152,7 @@ class KinematicHand:
         """Keypoints (21, 3) as ``forward``, and their derivative (21, 3, 21): by the angles, palm lengths per radian,
         and by the logarithm of ``finger_ratio``."""
         points, turned, _ = self._forward(angles, finger_ratio)
-        axes = (turned @ self._bend_axes[..., None])[..., 0]  # (5, 3)
+        axes = (turned @ self.bend_axes[..., None])[..., 0]  # (5, 3)
         fingers = points[1:].reshape(5, 4, 3)
         full = np.zeros((NUM_JOINTS, 3, NUM_ANGLES + 1))
         own = np.zeros((5, 4, 3, 4))
@@ -167,7 +176,7 @@ class KinematicHand:
         _, turned, bend = self._forward(angles)
         out = np.tile(np.eye(3), (NUM_JOINTS, 1, 1))
         for finger in range(5):
-            axis = self._bend_axes[finger]
+            axis = self.bend_axes[finger]
             for k in range(3):
                 rotation = turned[finger] @ exp_rotation(axis * bend[finger, k])
                 back = -rotation @ _unit(self._phalanges[finger, k])

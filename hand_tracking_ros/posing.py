@@ -7,6 +7,7 @@ size of the hand is one for all hands of a person; it is measured wherever two c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,7 @@ from hand_tracking_ros.fitting import (
     rest_information,
     stepped,
 )
-from hand_tracking_ros.kinematics import MEAN_HAND, HandPose, KinematicHand, exp_rotation, log_rotation
+from hand_tracking_ros.kinematics import MEAN_HAND, NUM_ANGLES, HandPose, KinematicHand, exp_rotation, log_rotation
 from hand_tracking_ros.skeleton import Side
 
 # How fast a hand may leave what was expected of it, per second (standard deviation): turn, position, angles.
@@ -56,30 +57,31 @@ class PoseFilter:
     """One hand's pose over time, by the filter that the config names; ``predict`` extrapolates."""
 
     def __init__(self, config: FilterConfig, max_gap_s: float):
-        self._place, self._range, self._angles, self._turn = (make_filter(config, max_gap_s) for _ in range(4))
-        self._base = np.eye(3)  # the turn's filter works on rotation vectors from here
+        # Points of three coordinates: the wrist's direction, its distance, the turn, the angles.
+        self._filter = make_filter(config, max_gap_s)
+        self._base = np.eye(3)  # the turn is a rotation vector from here
 
     def update(self, pose: HandPose, stamp_s: float) -> None:
         """Take the pose of time ``stamp_s``."""
-        x, y, z = pose.position_m
-        z = max(float(z), 1e-3)
-        self._place.update(np.array([[x / z, y / z]]), stamp_s, pose.palm_m / z)
-        self._range.update(np.array([[np.log(z)]]), stamp_s, 4 * pose.palm_m / z)  # less sure than the direction
-        self._angles.update(pose.angles[:, None], stamp_s, 1.0)
+        x, y, z = pose.position_m.tolist()
+        z = max(z, 1e-3)
         self._rebase()
-        self._turn.update(log_rotation(pose.rotation @ self._base.T)[None], stamp_s, 1.0)
-        self._rebase()
+        values, unit = np.zeros((3 + NUM_ANGLES, 3)), np.ones((3 + NUM_ANGLES, 1))
+        values[0, :2], values[1, 0] = (x / z, y / z), math.log(z)
+        values[2], values[3:, 0] = log_rotation(pose.rotation @ self._base.T), pose.angles
+        unit[0], unit[1] = pose.palm_m / z, 4 * pose.palm_m / z  # the distance is less sure than the direction
+        self._filter.update(values, stamp_s, unit)
         self._last = pose
 
     def predict(self, stamp_s: float) -> HandPose:
         """The pose expected at ``stamp_s``."""
-        place, log_z = self._place.predict(stamp_s)[0], self._range.predict(stamp_s)[0, 0]
-        z = float(np.exp(log_z))
+        values = self._filter.predict(stamp_s)
+        z = math.exp(values[1, 0])
         return replace(
             self._last,
-            rotation=exp_rotation(self._turn.predict(stamp_s)[0]) @ self._base,
-            position_m=np.array([place[0] * z, place[1] * z, z]),
-            angles=self._angles.predict(stamp_s)[:, 0],
+            rotation=exp_rotation(values[2]) @ self._base,
+            position_m=np.array([values[0, 0] * z, values[0, 1] * z, z]),
+            angles=values[3:, 0].copy(),
         )
 
     def velocities(self, stamp_s: float) -> np.ndarray:
@@ -89,11 +91,16 @@ class PoseFilter:
 
     def _rebase(self) -> None:
         """Move the base of the rotation vectors to the filtered turn: they stay small, where they add like numbers."""
-        filtered = self._turn.position
-        if filtered is None:
+        if self._filter.position is None:
             return
-        old, self._base = self._base, exp_rotation(filtered[0]) @ self._base
-        self._turn.map_positions(lambda vector: log_rotation(exp_rotation(vector[0]) @ old @ self._base.T)[None])
+        old, self._base = self._base, exp_rotation(self._filter.position[2]) @ self._base
+
+        def moved(values: np.ndarray) -> np.ndarray:
+            values = values.copy()
+            values[2] = log_rotation(exp_rotation(values[2]) @ old @ self._base.T)
+            return values
+
+        self._filter.map_positions(moved)
 
 
 @dataclass
@@ -148,10 +155,10 @@ class HandPoser:
         old.filter.update(fit.pose, stamp_s)
         return True
 
-    def pose(self, hand_id: int, stamp_s: float) -> HandPose | None:
-        """The filtered pose at ``stamp_s`` (the future is extrapolated), or None when the hand has none."""
+    def pose(self, hand_id: int, stamp_s: float | None) -> HandPose | None:
+        """The filtered pose at ``stamp_s`` (the future is extrapolated; None: as last seen), None when it has none."""
         hand = self._hands.get(hand_id)
-        return None if hand is None else replace(hand.filter.predict(stamp_s), palm_m=self._palm_m(hand))
+        return None if hand is None else hand.filter.predict(hand.stamp_s if stamp_s is None else stamp_s)
 
     def velocities(self, hand_id: int, stamp_s: float) -> np.ndarray:
         """(21, 3) of the keypoints, m/s. Raises KeyError when the hand has no pose."""
@@ -161,9 +168,6 @@ class HandPoser:
         """The last fit, not filtered."""
         hand = self._hands.get(hand_id)
         return None if hand is None else hand.fit
-
-    def _palm_m(self, hand: _Posed) -> float:
-        return hand.fit.pose.palm_m
 
     def _expected(self, hand: _Posed, stamp_s: float) -> PosePrior:
         """Where the hand should be: its last pose led on, and how sure that is."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hand_tracking_ros.config import FilterConfig, PoseConfig, TrackConfig
 from hand_tracking_ros.filters import Filter, make_filter
-from hand_tracking_ros.fitting import HandView
+from hand_tracking_ros.fitting import HandFit, HandView
 from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.kinematics import HandPose
 from hand_tracking_ros.lifting import depth_along_z, lift, palm_length_seen
 from hand_tracking_ros.posing import HandPoser, HandSize
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
@@ -70,8 +71,17 @@ class HandFilter:
     def _longest_gap_s(self) -> float:
         return max(self._track.max_gap_s, self._track.coast_s)
 
-    def apply(self, keypoints: Sequence[HandKeypoints], stamp_s: float, camera: Camera | None = None) -> list[Hand]:
-        """Hands at ``stamp_s``, by id. Points in metres need the ``camera`` that took them; else they are relative."""
+    def apply(
+        self,
+        keypoints: Sequence[HandKeypoints],
+        stamp_s: float,
+        camera: Camera | None = None,
+        views: Mapping[int, Sequence[HandView]] | None = None,
+    ) -> list[Hand]:
+        """Hands at ``stamp_s``, by id. Points in metres need the ``camera`` that took them; else they are relative.
+
+        ``views``: what cameras see of each hand, by id, where that is more than the keypoints in the one ``camera``.
+        """
         if not 0 <= stamp_s - self._stamp_s <= self._track.max_gap_s:
             self.reset()
         elapsed_s = stamp_s - self._stamp_s if np.isfinite(self._stamp_s) else 0.0
@@ -84,7 +94,7 @@ class HandFilter:
         self._assign_sides()
         self._poser.forget(set(self._hands))
         if camera is not None and self._pose.enabled:
-            self._fit(camera, stamp_s)
+            self._fit(camera, stamp_s, views or {})
         return [self._hand(smoothed, stamp_s, camera) for _, smoothed in sorted(self._hands.items())]
 
     def _take(self, hand: HandKeypoints, stamp_s: float, elapsed_s: float, camera: Camera | None) -> None:
@@ -121,14 +131,21 @@ class HandFilter:
         for smoothed, right in zip(hands, odds):
             smoothed.side_score = float(1 / (1 + np.exp(-right if smoothed.side == Side.RIGHT else right)))
 
-    def _fit(self, camera: Camera, stamp_s: float) -> None:
+    def pose(self, hand_id: int, stamp_s: float | None) -> HandPose | None:
+        """The filtered pose of a hand at ``stamp_s``, the future extrapolated (None: as of its last frame)."""
+        return self._poser.pose(hand_id, stamp_s)
+
+    def fit(self, hand_id: int) -> HandFit | None:
+        """The last fit of a hand, not filtered; None when it has none."""
+        return self._poser.raw(hand_id)
+
+    def _fit(self, camera: Camera, stamp_s: float, views: Mapping[int, Sequence[HandView]]) -> None:
         """Pose every hand that was seen in this frame."""
         for hand_id, smoothed in self._hands.items():
             if smoothed.seen_s == stamp_s:
-                seen = smoothed.last
-                depth = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
-                view = HandView(camera, seen.keypoints_px, seen.keypoint_scores, depth)
-                self._poser.fit(hand_id, smoothed.side, [view], stamp_s)
+                own = views.get(hand_id) or [view_of(smoothed.last, camera)]
+                self._poser.fit(hand_id, smoothed.side, own, stamp_s)
+        self.size = self._poser.size
 
     def _in_space(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None):
         """Scale, 3D points, their velocities, and the pose where there is one."""
@@ -160,6 +177,12 @@ class HandFilter:
             velocities_3d=velocities_3d,
             pose=pose,
         )
+
+
+def view_of(seen: HandKeypoints, camera: Camera) -> HandView:
+    """What the one ``camera`` sees, in its own frame."""
+    depth = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
+    return HandView(camera, seen.keypoints_px, seen.keypoint_scores, depth)
 
 
 def _channels(hand: HandKeypoints, palm_px: float) -> np.ndarray:

@@ -66,7 +66,7 @@ class HandTracks:
         self._prune(stamp_s, mono.shape)
         self._propagate(current, stamp_s)
         self._previous, self._stamp_s = current, stamp_s
-        return self._boxes()
+        return self.boxes()
 
     def wants_detection(self, stamp_s: float) -> bool:
         """Whether DetNet should look at this frame: a hand is missing and the budget allows it."""
@@ -96,11 +96,27 @@ class HandTracks:
                 nearest.hand_box = _with_id(detection, nearest.id)
                 nearest.keypoints_px = None
             elif len(self._tracks) < self.config.max_hands:
-                new_id = self._next_id + sum(not np.isfinite(track.seen_s) for track in self._tracks)
+                new_id = self._new_id()
                 self._tracks.append(_Track(new_id, _with_id(detection, new_id), None, -np.inf))
-        return self._boxes()
+        return self.boxes()
 
-    def _boxes(self) -> list[HandBox]:
+    def adopt(self, box: Box) -> int | None:
+        """Look for a hand in ``box``, where somebody else expects one. Its id, or None when there are enough hands."""
+        if len(self._tracks) >= self.config.max_hands:
+            return None
+        track_id = self._new_id()
+        self._tracks.append(_Track(track_id, HandBox(box, 1.0, 0.5, track_id, Source.DETECTED), None, -np.inf))
+        return track_id
+
+    def drop(self, track_id: int) -> None:
+        """Give up a track: what it follows is not what was meant."""
+        self._tracks = [track for track in self._tracks if track.id != track_id]
+
+    def _new_id(self) -> int:
+        return self._next_id + sum(not np.isfinite(track.seen_s) for track in self._tracks)
+
+    def boxes(self) -> list[HandBox]:
+        """The boxes of this frame as they stand."""
         return [
             track.hand_box
             if track.keypoints_px is None or track.hand_box.source == Source.DETECTED

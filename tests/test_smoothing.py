@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hand_tracking_ros.config import FilterConfig, TrackConfig
+from hand_tracking_ros.config import FilterConfig, PoseConfig, TrackConfig
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.lifting import PALM_RATIOS, palm_length_px
 from hand_tracking_ros.skeleton import Side

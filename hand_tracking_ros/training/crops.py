@@ -120,7 +120,9 @@ class CropSampler:
         keypoints = np.clip(keypoints, 0.5, self.size - 0.5)
         prior = simulated_prior(keypoints, self.size, rng, self._recent)
         self._recent.append(keypoints)
-        return CropSample(crop, keypoints, hand.depth, 1.0, 1.0 - hand.right if mirror else hand.right, *prior)
+        # The teacher's relative depths span a quarter of the true range: only rendered hands teach depth.
+        depth = hand.depth if kind == "synthetic" else np.full(NUM_JOINTS, np.nan)
+        return CropSample(crop, keypoints, depth, 1.0, 1.0 - hand.right if mirror else hand.right, *prior)
 
     def _render(self, kind, image, matrix, keypoints, rng) -> np.ndarray:
         wh = (self.size, self.size)

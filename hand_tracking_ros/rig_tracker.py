@@ -1,0 +1,224 @@
+"""RigTracker: hands seen by several calibrated cameras, as one hand each, in the rig's frame.
+
+Every camera has its own tracks (tracks.py); a hand that is posed is looked for in all cameras by projection, so DetNet
+runs on one camera at a time, and only while a wanted hand is missing (MEgATrack, Han et al. 2020, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from hand_tracking_ros.config import TrackerConfig
+from hand_tracking_ros.detection import HandDetector
+from hand_tracking_ros.fitting import HandView, first_pose
+from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.images import as_mono
+from hand_tracking_ros.keypoints import KeypointEstimator
+from hand_tracking_ros.kinematics import HandPose
+from hand_tracking_ros.rig import Rig, RigCamera
+from hand_tracking_ros.skeleton import NUM_JOINTS, Side, palm_length
+from hand_tracking_ros.smoothing import HandFilter, view_of
+from hand_tracking_ros.tracks import HandTracks
+from hand_tracking_ros.types import Frame, Hand, HandKeypoints, Source
+
+LEAST_INSIDE = 0.5  # share of a projected hand's keypoints in the image for which it is worth looking
+SAME_SHARE = 0.6  # of the palm: keypoints this close to a projected hand are that hand
+FAR_SHARE = 0.7  # of the palm: a view further from the fit than this, for as long as
+FAR_FRAMES = 4  # this, shows something else
+
+
+@dataclass
+class _Seen:
+    """A hand of the rig: the ids of its tracks, by camera, and for how long each has disagreed with the others."""
+
+    tracks: dict[int, int] = field(default_factory=dict)
+    far: dict[int, int] = field(default_factory=dict)
+
+
+class RigTracker:
+    """Tracks hands through the synchronised or free-running images of a rig. ``size`` and ids as in HandTracker.
+
+    ``disagreement``: per camera the mean distance between its keypoints and the hands that all cameras agreed on, in
+    palm lengths, over about the last second; NaN while only one camera sees hands. Keypoints differ by 0.05 to 0.2;
+    lasting values above 0.4 mean a wrong calibration, or cameras that are swapped.
+    """
+
+    def __init__(self, rig: Rig, config: TrackerConfig = TrackerConfig()):
+        self.rig, self.config = rig, config
+        self.detector = HandDetector(config.detector, config.inference)
+        self.estimator = KeypointEstimator(config.keypoints, config.inference, config.track.max_hands)
+        self.filter = HandFilter(config.filter, config.track, replace(config.pose, enabled=True))
+        self._tracks = [HandTracks(config.track, config.flow) for _ in rig.cameras]
+        self._next_id = 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all hands. Ids go on counting, so an id always means one hand."""
+        for tracks in self._tracks:
+            tracks.reset()
+        self.filter.reset()
+        self._hands: dict[int, _Seen] = {}
+        self._turn = 0  # the camera in which DetNet looks next
+        self.disagreement = np.full(len(self.rig.cameras), np.nan)
+
+    def step(self, frames: Sequence[Frame | None]) -> list[Hand]:
+        """Hands at the newest stamp, by id; image values are those of the rig's first camera, 3D is the rig's frame.
+
+        ``frames``: one per camera, None from one that has no new image. Raises ValueError when their number is wrong
+        or all are None.
+        """
+        if len(frames) != len(self.rig.cameras) or all(frame is None for frame in frames):
+            raise ValueError(
+                f"step needs an image from at least one of {len(self.rig.cameras)} cameras, in their order"
+            )
+        stamp_s = max(frame.stamp_s for frame in frames if frame is not None)
+        found: list[list[HandKeypoints]] = []
+        for index, frame in enumerate(frames):
+            found.append([] if frame is None else self._look(index, frame))
+        if frames[self._turn] is not None or all(frame is None for frame in frames):
+            self._turn = (self._turn + 1) % len(frames)
+        self._bind(found, stamp_s)
+        keypoints, views = [], {}
+        for hand_id, hand in self._hands.items():
+            seen = {
+                index: (next((k for k in found[index] if k.id == track), None)) for index, track in hand.tracks.items()
+            }
+            seen = {index: k for index, k in seen.items() if k is not None and self._counts(k, hand_id)}
+            if not seen:
+                keypoints += self._unseen(hand_id, stamp_s)
+                continue
+            views[hand_id] = [
+                self._view(index, k, hand_id, frames[index].stamp_s, stamp_s) for index, k in seen.items()
+            ]
+            keypoints.append(self._in_first_camera(hand_id, seen, views[hand_id], stamp_s))
+        hands = self.filter.apply(keypoints, stamp_s, self.rig.cameras[0].camera, views)
+        self._check(views)
+        alive = {hand.id for hand in hands}
+        self._hands = {i: hand for i, hand in self._hands.items() if i in alive}
+        return hands
+
+    def _look(self, index: int, frame: Frame) -> list[HandKeypoints]:
+        """What one camera sees in its frame."""
+        tracks, mono = self._tracks[index], as_mono(frame.image)
+        boxes = tracks.predict(mono, frame.stamp_s)
+        alive = {box.id for box in boxes}
+        for hand_id, hand in self._hands.items():
+            if hand.tracks.get(index) in alive:
+                continue
+            hand.tracks.pop(index, None)
+            box = self._projected_box(index, hand_id, frame.stamp_s, mono.shape)
+            adopted = None if box is None else tracks.adopt(box)
+            if adopted is not None:
+                hand.tracks[index], boxes = adopted, tracks.boxes()
+        missing = len(self._hands) < self.config.track.max_hands
+        if index == self._turn and missing and tracks.wants_detection(frame.stamp_s):
+            boxes = tracks.associate(self.detector.detect(mono), frame.stamp_s)
+        camera = self.rig.cameras[index].camera
+        keypoints = self.estimator.estimate(mono, boxes, camera) if boxes else []
+        tracks.update(keypoints, frame.stamp_s)
+        return keypoints
+
+    def _projected_box(self, index: int, hand_id: int, stamp_s: float, shape):
+        """The box of a posed hand in a camera's image, or None when it is hardly in it."""
+        points = self._project(index, self.filter.pose(hand_id, stamp_s))
+        if points is None:
+            return None
+        inside = (points >= 0).all(axis=1) & (points < (shape[1], shape[0])).all(axis=1)
+        return box_around(points) if inside.mean() >= LEAST_INSIDE else None
+
+    def _project(self, index: int, pose: HandPose | None) -> np.ndarray | None:
+        """Keypoints (21, 2) of a pose in a camera's image; None when not all of them have a place there."""
+        if pose is None:
+            return None
+        points = self.rig.cameras[index].project(pose.points())
+        return points if np.isfinite(points).all() else None
+
+    def _bind(self, found: Sequence[Sequence[HandKeypoints]], stamp_s: float) -> None:
+        """Give every new track to the hand that it shows, or make it a new hand."""
+        for index, hands in enumerate(found):
+            bound = {hand.tracks.get(index) for hand in self._hands.values()}
+            for new in hands:
+                if new.id in bound or new.presence < self.config.track.start_presence:
+                    continue
+                same = self._same_hand(index, new, stamp_s)
+                if same is not None:
+                    self._hands[same].tracks[index] = new.id
+                elif len(self._hands) < self.config.track.max_hands:
+                    self._hands[self._next_id] = _Seen({index: new.id})
+                    self._next_id += 1
+
+    def _same_hand(self, index: int, new: HandKeypoints, stamp_s: float) -> int | None:
+        gaps = {}
+        for hand_id, hand in self._hands.items():
+            points = self._project(index, self.filter.pose(hand_id, stamp_s)) if index not in hand.tracks else None
+            if points is not None:
+                gaps[hand_id] = np.linalg.norm(points - new.keypoints_px, axis=1).mean() / palm_length(new.keypoints_px)
+        nearest = min(gaps, key=gaps.get, default=None)
+        return nearest if nearest is not None and gaps[nearest] < SAME_SHARE else None
+
+    def _counts(self, keypoints: HandKeypoints, hand_id: int) -> bool:
+        known = self.filter.pose(hand_id, None) is not None
+        return keypoints.presence >= (self.config.track.keep_presence if known else self.config.track.start_presence)
+
+    def _view(self, index: int, seen: HandKeypoints, hand_id: int, seen_s: float, stamp_s: float) -> HandView:
+        """A camera's keypoints, led on to the common stamp by the motion that the pose is known to have."""
+        place: RigCamera = self.rig.cameras[index]
+        points = seen.keypoints_px
+        if seen_s != stamp_s:
+            then, now = (self._project(index, self.filter.pose(hand_id, t)) for t in (seen_s, stamp_s))
+            if then is not None and now is not None:
+                points = points + (now - then)
+        view = view_of(replace(seen, keypoints_px=points), place.camera)
+        return replace(view, rotation=place.rotation, translation_m=place.translation_m)
+
+    def _in_first_camera(self, hand_id, seen: dict[int, HandKeypoints], views, stamp_s: float) -> HandKeypoints:
+        """What the filter takes: the hand as the rig's first camera has it, or would have it."""
+        best = max(seen.values(), key=lambda hand: hand.presence)
+        odds = [
+            np.log(np.clip(k.right_score, 0.002, 0.998) / np.clip(1 - k.right_score, 0.002, 0.998))
+            for k in seen.values()
+        ]
+        right = float(1 / (1 + np.exp(-np.mean(odds))))
+        if 0 in seen:
+            return replace(seen[0], id=hand_id, right_score=right, presence=best.presence)
+        pose = self.filter.pose(hand_id, stamp_s)
+        if pose is None:
+            pose = first_pose(views, Side.RIGHT if right > 0.5 else Side.LEFT, self.filter.size.palm_m).pose
+        place = self.rig.cameras[0]
+        points = place.project(pose.points())
+        depth = place.from_rig(pose.points())[:, 2]
+        return replace(
+            best, id=hand_id, right_score=right, keypoints_px=np.nan_to_num(points),
+            depth_rel=(depth - depth[9]) / pose.palm_m, box=box_around(np.nan_to_num(points)),
+        )  # fmt: skip
+
+    def _unseen(self, hand_id: int, stamp_s: float) -> list[HandKeypoints]:
+        """A hand that no camera sees in this frame coasts, as long as the filter lets it."""
+        points = self._project(0, self.filter.pose(hand_id, stamp_s))
+        if points is None:
+            return []
+        nothing = np.zeros(NUM_JOINTS)
+        return [HandKeypoints(hand_id, box_around(points), Source.PREDICTED, points, nothing, nothing, 0.0, 0.5)]
+
+    def _check(self, views) -> None:
+        """Compare each camera with the hands that all agree on; drop tracks that show something else."""
+        gaps: dict[int, list[float]] = {}
+        for hand_id, own in views.items():
+            fit, hand = self.filter.fit(hand_id), self._hands[hand_id]
+            if fit is None or len(own) < 2 or len(fit.errors_px) != len(own):
+                continue
+            cameras = [i for i in hand.tracks if any(self.rig.cameras[i].camera is view.camera for view in own)]
+            for index, view, errors in zip(cameras, own, fit.errors_px):
+                share = float(np.nanmean(errors) / palm_length(view.keypoints_px))
+                gaps.setdefault(index, []).append(share)
+                hand.far[index] = hand.far.get(index, 0) + 1 if share > FAR_SHARE else 0
+            for index in [i for i, count in hand.far.items() if count >= FAR_FRAMES]:
+                self._tracks[index].drop(hand.tracks.pop(index, -1))
+                hand.far[index] = 0
+        for index, shares in gaps.items():
+            old = self.disagreement[index]
+            new = float(np.mean(shares))
+            self.disagreement[index] = new if np.isnan(old) else old + 0.05 * (new - old)
