@@ -150,6 +150,11 @@ class PoseConfig(Config):
     palm_m: float = param(
         0.088, "Assumed length wrist to middle finger base, until it is calibrated", low=0.03, high=0.2
     )
+    size_file: str = param(
+        "",
+        "File with the measured size of the user's hands ('hand-tracking hand-size'); wins over palm_m",
+        read_only=True,
+    )
     iterations: int = param(6, "Most iterations of the fit per frame", low=1, high=100)
     lead: float = param(0.7, "Share of the last motion that the next pose is expected to repeat", low=0.0, high=1.0)
     drift: float = param(
@@ -159,6 +164,23 @@ class PoseConfig(Config):
     beta: float = param(
         4.0, "one_euro on the pose: Hz of cut-off per palm length/s of speed; higher lags less", low=0.0, high=1000.0
     )
+
+
+@dataclass(frozen=True)
+class GestureConfig(Config):
+    """Pinch strength and gestures; each has an upper value where it switches on and a lower one where it ends."""
+
+    pinch_near: float = param(0.25, "Gap between two fingertips, palm lengths, that is a full pinch", low=0.0, high=0.5)
+    pinch_far: float = param(0.9, "Gap between two fingertips, palm lengths, that is no pinch", low=0.55, high=3.0)
+    pinch_on: float = param(0.85, "Pinch strength that begins a pinch", low=0.5, high=1.0)
+    pinch_off: float = param(0.5, "Pinch strength below which a pinch ends", low=0.0, high=0.5)
+    bent: float = param(0.6, "Curl above which a finger is bent; 0 straight, 1 a tight fist", low=0.4, high=1.0)
+    straight: float = param(0.4, "Curl below which a finger is straight", low=0.0, high=0.4)
+    thumb_off: float = param(
+        1.25, "Gap between thumb tip and base of the little finger, palm lengths, of a raised thumb", low=1.15, high=2.0
+    )
+    thumb_near: float = param(1.05, "That gap where the thumb is at the hand again", low=0.0, high=1.15)
+    hold_s: float = param(0.1, "A gesture must last this long before it is named", low=0.0, high=5.0)
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from enum import IntEnum
 from pathlib import Path
 
 import pytest
 
 from hand_tracking_ros import types
 from hand_tracking_ros.geometry import Box
+from hand_tracking_ros.kinematics import ANGLE_NAMES, NUM_ANGLES
+from hand_tracking_ros.outputs.gestures import Gesture
+from hand_tracking_ros.outputs.openxr import NUM_XR_JOINTS, XrJoint
 from hand_tracking_ros.skeleton import JOINT_NAMES, NUM_JOINTS, Joint, Side
 from hand_tracking_ros.types import Scale, Source
 
 MSG = Path(__file__).resolve().parents[1] / "msg"
 NAMES = sorted(path.stem for path in MSG.glob("*.msg"))
-PACKAGE_TYPES = {"Point2D", "RotatedBox", "Hand", "HandBox", "HandKeypoints", "HandModel"}
+PACKAGE_TYPES = {"Point2D", "RotatedBox", "Hand", "HandBox", "HandKeypoints", "HandModel", "XrHand"}
+Angle = IntEnum("Angle", [(name.upper(), index) for index, name in enumerate(ANGLE_NAMES)])
 
 # Enum, prefix of its constants, messages that carry it.
 ENUMS = [
     (Joint, "", ["Hand"]),
-    (Side, "SIDE_", ["Hand"]),
-    (Source, "SOURCE_", ["Hand", "HandBox", "HandKeypoints"]),
-    (Scale, "SCALE_", ["Hand"]),
+    (Angle, "ANGLE_", ["Hand"]),
+    (XrJoint, "", ["XrHand"]),
+    (Side, "SIDE_", ["Hand", "XrHand"]),
+    (Source, "SOURCE_", ["Hand", "HandBox", "HandKeypoints", "XrHand"]),
+    (Scale, "SCALE_", ["Hand", "XrHand"]),
+    (Gesture, "GESTURE_", ["XrHand"]),
 ]
+POSE_FIELDS = {"wrist_pose", "joint_angles", "palm_m", "finger_ratio", "bone_ratios"}  # Hand.pose, spread out
 
 
 def lines(name: str) -> list[str]:
@@ -56,16 +65,23 @@ def test_every_joint_has_a_constant():
     assert {name.upper() for name in JOINT_NAMES} <= constants("Hand").keys()
 
 
+FIXED = {
+    "Hand": [NUM_JOINTS] * 5 + [NUM_ANGLES] * 2,
+    "HandKeypoints": [NUM_JOINTS] * 3,
+    "XrHand": [NUM_XR_JOINTS] * 2 + [4],  # poses, radii, and pinches of the four fingers
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fixed_arrays_have_one_entry_per_joint(name):
     sizes = [int(size) for kind in message_fields(name).values() for size in re.findall(r"\[(\d+)\]", kind)]
-    assert sizes == [NUM_JOINTS] * len(sizes)
-    assert len(sizes) == {"Hand": 5, "HandKeypoints": 3}.get(name, 0)
+    assert sizes == FIXED.get(name, [])
 
 
 @pytest.mark.parametrize("name", ["Hand", "HandBox", "HandKeypoints"])
 def test_fields_are_those_of_the_dataclass(name):
-    assert set(message_fields(name)) == {field.name for field in fields(getattr(types, name))}
+    expected = {field.name for field in fields(getattr(types, name))}
+    assert set(message_fields(name)) == (expected - {"pose"} | POSE_FIELDS if name == "Hand" else expected)
 
 
 def test_rotated_box_carries_every_value_of_box():

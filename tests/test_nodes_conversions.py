@@ -17,7 +17,8 @@ from std_msgs.msg import Header
 from hand_tracking_ros.calibration import Calibration
 from hand_tracking_ros.errors import ImageError
 from hand_tracking_ros.geometry import Box
-from hand_tracking_ros.nodes import conversions
+from hand_tracking_ros.kinematics import LIMITS, MEAN_HAND, HandPose, KinematicHand, exp_rotation
+from hand_tracking_ros.nodes import conversions, hand_messages, outputs
 from hand_tracking_ros.nodes.settings import HandTrackerNodeConfig
 from hand_tracking_ros.skeleton import EDGES, Side
 from hand_tracking_ros.types import Hand, HandBox, HandKeypoints, Scale, Source
@@ -34,15 +35,18 @@ def same(a, b) -> None:
     """Equal field by field: pixels exactly, the rest to float32."""
     for name, value in vars(a).items():
         other = getattr(b, name)
-        if isinstance(value, Box):
+        if isinstance(value, (Box, HandPose)):
             same(value, other)
+        elif isinstance(value, KinematicHand):
+            np.testing.assert_allclose(other.bone_ratios, value.bone_ratios, rtol=1e-6)
         elif value is None:
             assert other is None, name
         elif isinstance(value, int):
             assert other == value and type(other) is type(value), name
         else:
             exact = name in ("center_px", "size_px", "angle_rad", "keypoints_px")
-            np.testing.assert_allclose(other, value, rtol=0 if exact else 1e-6, err_msg=name)
+            close = {"rtol": 0} if exact else {"rtol": 1e-6, "atol": 1e-12}
+            np.testing.assert_allclose(other, value, **close, err_msg=name)
 
 
 def test_boxes_survive():
@@ -61,30 +65,108 @@ def test_keypoints_survive():
     same(hand, conversions.keypoints_from_message(message)[0])
 
 
+def a_pose(side: Side, seed: int = 0, shape: KinematicHand = MEAN_HAND) -> HandPose:
+    rng = np.random.default_rng(seed)
+    angles = rng.uniform(LIMITS[:, 0], LIMITS[:, 1])
+    return HandPose(side, exp_rotation(rng.normal(size=3)), rng.uniform(0.2, 1, 3), angles, 0.091, 1.05, shape)
+
+
+def posed_hand(number: int, side: Side, seed: int = 0, scale: Scale = Scale.ASSUMED) -> Hand:
+    """A hand whose 3D points are those of its pose."""
+    pose = a_pose(side, seed)
+    values = random(21, 2), random(21) / 700, random(21, 2)
+    facts = {"points_3d": pose.points(), "velocities_3d": random(21, 3), "pose": pose, "scale": scale}
+    return Hand(number, side, 0.9, 0.8, Source.PROPAGATED, BOX, *values, **facts)
+
+
 @pytest.mark.parametrize("metric", [True, False])
 def test_hands_survive_and_unknown_values_stay_nan(metric):
     facts = {"scale": Scale.ASSUMED, "points_3d": random(21, 3), "velocities_3d": random(21, 3)} if metric else {}
     hand = Hand(4, Side.LEFT, 0.9, 0.8, Source.PREDICTED, BOX, random(21, 2), random(21) / 700, random(21, 2), **facts)
-    message = conversions.hands_to_message([hand], HEADER, width=640, height=480)
+    message = hand_messages.hands_to_message([hand], HEADER, width=640, height=480)
     assert message.header == HEADER and message.hands[0].id == 4
     assert np.isnan(message.hands[0].points_3d[0].x) != metric
-    same(hand, conversions.hands_from_message(message)[0])
+    same(hand, hand_messages.hands_from_message(message)[0])
+    wrist = message.hands[0].wrist_pose
+    assert np.isnan(
+        [wrist.position.x, wrist.orientation.w, message.hands[0].palm_m, *message.hands[0].joint_angles]
+    ).all()
+
+
+@pytest.mark.parametrize("side", [Side.LEFT, Side.RIGHT])
+@pytest.mark.parametrize("shape", [MEAN_HAND, KinematicHand(np.linspace(0.9, 1.1, 20))], ids=["mean", "own"])
+def test_poses_survive(side, shape):
+    pose = a_pose(side, shape=shape)
+    facts = {"scale": Scale.MEASURED, "points_3d": pose.points(), "pose": pose}
+    hand = Hand(4, side, 0.9, 0.8, Source.DETECTED, BOX, random(21, 2), random(21) / 700, **facts)
+    message = hand_messages.hands_to_message([hand], HEADER, width=640, height=480)
+    back = hand_messages.hands_from_message(message)[0]
+    same(hand, back)
+    np.testing.assert_allclose(back.pose.points(), pose.points(), atol=1e-6)
+    filled = message.hands[0]
+    assert filled.joint_angles[filled.ANGLE_INDEX_MIDDLE_FLEXION] == pytest.approx(pose.angles[6])
+    assert (back.pose.shape is MEAN_HAND) == (shape is MEAN_HAND)
 
 
 def test_a_message_in_old_parts_equals_a_new_one():
     def hand(number: int) -> Hand:
         values = random(21, 2), random(21) / 700, random(21, 2)
-        facts = {"points_3d": random(21, 3), "velocities_3d": random(21, 3)} if number % 2 else {}
-        return Hand(number, Side.LEFT, 0.9, 0.8, Source.PREDICTED, BOX, *values, scale=Scale(number % 2), **facts)
+        if number % 2:
+            return posed_hand(number, Side.LEFT)
+        return Hand(number, Side.LEFT, 0.9, 0.8, Source.PREDICTED, BOX, *values)
 
     old: list = []
-    for count in (2, 1, 3, 0, 2):
-        hands = [hand(number) for number in range(count)]
-        message = conversions.hands_to_message(hands, HEADER, 640, 480, old)
+    for numbers in ((0, 1), (1,), (2, 3, 4), (), (1, 2)):
+        hands = [hand(number) for number in numbers]
+        message = hand_messages.hands_to_message(hands, HEADER, 640, 480, old)
         old = message.hands
-        assert len(message.hands) == count
-        for wanted, got in zip(hands, conversions.hands_from_message(message)):
+        assert len(message.hands) == len(numbers)
+        for wanted, got in zip(hands, hand_messages.hands_from_message(message)):
             same(wanted, got)
+
+
+def test_xr_hand_carries_joints_and_signs():
+    from hand_tracking_ros import msg
+    from hand_tracking_ros.outputs.gestures import Gesture, HandSigns
+    from hand_tracking_ros.outputs.openxr import XrJoint, xr_joints
+
+    hand = posed_hand(7, Side.LEFT, scale=Scale.MEASURED)
+    joints, signs = xr_joints(hand.pose), HandSigns(np.array([0.1, 0.2, 0.3, 0.4]), 0.5, Gesture.POINT)
+    message = hand_messages.fill_xr_hand(msg.XrHand(), hand, joints, signs)
+    assert (message.id, message.side, message.scale) == (7, msg.XrHand.SIDE_LEFT, msg.XrHand.SCALE_MEASURED)
+    assert (message.source, message.gesture) == (msg.XrHand.SOURCE_PROPAGATED, msg.XrHand.GESTURE_POINT)
+    assert (message.score, message.palm_m, message.grasp_strength) == pytest.approx((0.8, 0.091, 0.5))
+    np.testing.assert_allclose(message.pinch_strengths, signs.pinch, rtol=1e-6)
+    np.testing.assert_allclose(message.radii_m, joints.radii_m, rtol=1e-6)
+    tip = message.poses[msg.XrHand.INDEX_TIP]
+    assert [tip.position.x, tip.position.y, tip.position.z] == hand.points_3d[8].tolist()
+    turn = [tip.orientation.x, tip.orientation.y, tip.orientation.z, tip.orientation.w]
+    assert turn == joints.orientations[XrJoint.INDEX_TIP].tolist()
+
+
+def test_joint_states_name_one_hand_of_each_side():
+    left, right, second = posed_hand(5, Side.LEFT, 1), posed_hand(2, Side.RIGHT, 2), posed_hand(4, Side.RIGHT, 3)
+    message = outputs.joint_state([left, second, right], HEADER)
+    assert message.header == HEADER
+    assert len(message.name) == len(set(message.name)) == len(message.position) == 40
+    assert message.name[4] == "left_index_flexion" and message.name[20] == "right_thumb_flexion"
+    np.testing.assert_allclose(message.position, [*left.pose.angles, *right.pose.angles])  # id 2 is the older track
+    empty = outputs.joint_state([], HEADER)
+    assert list(empty.name) == [] and list(empty.position) == []
+
+
+def test_tf_frames_hang_below_the_camera_with_the_ids_of_their_hands():
+    hand = posed_hand(5, Side.LEFT)
+    frames = {frame.child_frame_id: frame for frame in outputs.hand_transforms([hand], HEADER)}
+    assert set(frames) == {"left_hand_5", "left_palm_5", "left_hand"}
+    assert all(frame.header == HEADER for frame in frames.values())
+    root, own = frames["left_hand"].transform, frames["left_hand_5"].transform
+    assert root == own
+    assert [own.translation.x, own.translation.y, own.translation.z] == hand.pose.position_m.tolist()
+    palm = frames["left_palm_5"].transform
+    middle = (hand.points_3d[0] + hand.points_3d[9]) / 2
+    np.testing.assert_allclose([palm.translation.x, palm.translation.y, palm.translation.z], middle)
+    assert palm.rotation == own.rotation
 
 
 def test_stamps_are_exact_as_nanoseconds_and_close_as_seconds():

@@ -24,8 +24,9 @@ from visualization_msgs.msg import MarkerArray
 
 from hand_tracking_ros.msg import HandArray
 from hand_tracking_ros.nodes.base import image_qos
-from hand_tracking_ros.nodes.conversions import hands_from_message, stamp_ns
+from hand_tracking_ros.nodes.conversions import stamp_ns
 from hand_tracking_ros.nodes.graph import STAGES_GRAPH
+from hand_tracking_ros.nodes.hand_messages import hands_from_message
 from hand_tracking_ros.paths import models_directory
 
 DATA = Path(os.environ.get("HAND_TRACKING_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -15,8 +15,8 @@ from hand_tracking_ros import images, msg
 from hand_tracking_ros.calibration import camera_from_info
 from hand_tracking_ros.errors import ImageError
 from hand_tracking_ros.geometry import Box
-from hand_tracking_ros.skeleton import EDGES, JOINT_NAMES, Side
-from hand_tracking_ros.types import Camera, Hand, HandBox, HandKeypoints, Scale, Source
+from hand_tracking_ros.skeleton import EDGES, JOINT_NAMES
+from hand_tracking_ros.types import Camera, HandBox, HandKeypoints, Source
 
 SECOND_NS = 1_000_000_000
 
@@ -119,7 +119,7 @@ def camera_from_message(message: CameraInfo) -> Camera | None:
     )
 
 
-# Boxes, keypoints, hands
+# Boxes, keypoints (hands: hand_messages.py)
 
 
 def boxes_to_message(boxes: Sequence[HandBox], header: Header, width: int, height: int) -> msg.HandBoxArray:
@@ -127,7 +127,7 @@ def boxes_to_message(boxes: Sequence[HandBox], header: Header, width: int, heigh
     message = msg.HandBoxArray(header=header, image_width=width, image_height=height)
     message.boxes = [
         msg.HandBox(
-            box=_box_message(b.box),
+            box=box_to_message(b.box),
             score=float(b.score),
             right_score=float(b.right_score),
             id=b.id,
@@ -143,7 +143,7 @@ def boxes_from_message(message: msg.HandBoxArray) -> list[HandBox]:
     """The boxes of a HandBoxArray. Raises ValueError on a box that is not finite."""
     return [
         HandBox(
-            _box(b.box),
+            box_from_message(b.box),
             score=b.score,
             right_score=b.right_score,
             id=b.id,
@@ -162,7 +162,7 @@ def keypoints_to_message(
     message.hands = [
         msg.HandKeypoints(
             id=h.id,
-            box=_box_message(h.box),
+            box=box_to_message(h.box),
             source=int(h.source),
             keypoints_px=_points_2d(h.keypoints_px),
             keypoint_scores=np.asarray(h.keypoint_scores, np.float32),
@@ -180,7 +180,7 @@ def keypoints_from_message(message: msg.HandKeypointsArray) -> list[HandKeypoint
     return [
         HandKeypoints(
             id=h.id,
-            box=_box(h.box),
+            box=box_from_message(h.box),
             source=Source(h.source),
             keypoints_px=np.array([(p.x, p.y) for p in h.keypoints_px]),
             keypoint_scores=np.array(h.keypoint_scores, float),
@@ -192,68 +192,12 @@ def keypoints_from_message(message: msg.HandKeypointsArray) -> list[HandKeypoint
     ]
 
 
-def hands_to_message(
-    hands: Sequence[Hand], header: Header, width: int, height: int, old: Sequence[msg.Hand] = ()
-) -> msg.HandArray:
-    """HandArray of one image of ``width`` x ``height`` px.
-
-    ``old``: hands of an earlier message that nobody needs any more; they are filled anew, which is several times faster
-    than making a hundred points per hand.
-    """
-    message = msg.HandArray(header=header, image_width=width, image_height=height)
-    message.hands = [*old[: len(hands)], *(msg.Hand() for _ in range(len(hands) - len(old)))]
-    for filled, hand in zip(message.hands, hands, strict=True):
-        _fill_hand(filled, hand)
-    return message
-
-
-def _fill_hand(message: msg.Hand, hand: Hand) -> None:
-    message.id = hand.id
-    message.side, message.side_score = int(hand.side), float(hand.side_score)
-    message.score = float(hand.score)
-    message.source, message.scale = int(hand.source), int(hand.scale)
-    message.box = _box_message(hand.box)
-    message.keypoint_scores = np.asarray(hand.keypoint_scores, np.float32)
-    for points, values in (
-        (message.keypoints_px, hand.keypoints_px),
-        (message.velocities_px, hand.velocities_px),
-    ):
-        for point, (x, y) in zip(points, values.tolist(), strict=True):
-            point.x, point.y = x, y
-    for points, values in (
-        (message.points_3d, hand.points_3d),
-        (message.velocities_3d, hand.velocities_3d),
-    ):
-        for point, (x, y, z) in zip(points, values.tolist(), strict=True):
-            point.x, point.y, point.z = x, y, z
-
-
-def hands_from_message(message: msg.HandArray) -> list[Hand]:
-    """The hands of a HandArray."""
-    return [
-        Hand(
-            id=h.id,
-            side=Side(h.side),
-            side_score=h.side_score,
-            score=h.score,
-            source=Source(h.source),
-            box=_box(h.box),
-            keypoints_px=np.array([(p.x, p.y) for p in h.keypoints_px]),
-            keypoint_scores=np.array(h.keypoint_scores, float),
-            velocities_px=np.array([(p.x, p.y) for p in h.velocities_px]),
-            scale=Scale(h.scale),
-            points_3d=np.array([(p.x, p.y, p.z) for p in h.points_3d]),
-            velocities_3d=np.array([(p.x, p.y, p.z) for p in h.velocities_3d]),
-        )
-        for h in message.hands
-    ]
-
-
 def _points_2d(points_px: np.ndarray) -> list[msg.Point2D]:
     return [msg.Point2D(x=x, y=y) for x, y in points_px.tolist()]
 
 
-def _box_message(box: Box) -> msg.RotatedBox:
+def box_to_message(box: Box) -> msg.RotatedBox:
+    """RotatedBox of a box."""
     x, y = box.center_px
     width, height = box.size_px
     center = msg.Point2D(x=float(x), y=float(y))
@@ -262,7 +206,8 @@ def _box_message(box: Box) -> msg.RotatedBox:
     )
 
 
-def _box(box: msg.RotatedBox) -> Box:
+def box_from_message(box: msg.RotatedBox) -> Box:
+    """The box of a RotatedBox. Raises ValueError when it is not finite."""
     return Box((box.center_px.x, box.center_px.y), (box.width_px, box.height_px), box.angle_rad)
 
 

@@ -15,6 +15,7 @@ from hand_tracking_ros.config import (
     DetectorConfig,
     FilterConfig,
     FlowConfig,
+    GestureConfig,
     InferenceConfig,
     KeypointConfig,
     PoseConfig,
@@ -85,6 +86,15 @@ class MarkerConfig(Config):
 
 
 @dataclass(frozen=True)
+class TfConfig(Config):
+    """Frames of the hands in tf."""
+
+    enabled: bool = param(
+        False, "Publish wrists and palms as frames in /tf; needs the package tf2_msgs", read_only=True
+    )
+
+
+@dataclass(frozen=True)
 class StageConfig(Config):
     """flow_node: waiting for the other stages."""
 
@@ -111,6 +121,8 @@ class CameraNodeConfig(NodeConfig):
 class HandTrackerNodeConfig(NodeConfig, TrackerConfig):
     image: ImageConfig = field(default_factory=ImageConfig)
     markers: MarkerConfig = field(default_factory=MarkerConfig)
+    gestures: GestureConfig = field(default_factory=GestureConfig)
+    tf: TfConfig = field(default_factory=TfConfig)
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,8 @@ class FilterNodeConfig(NodeConfig):
     track: TrackConfig = field(default_factory=TrackConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     markers: MarkerConfig = field(default_factory=MarkerConfig)
+    gestures: GestureConfig = field(default_factory=GestureConfig)
+    tf: TfConfig = field(default_factory=TfConfig)
 
 
 NODE_CONFIGS = {

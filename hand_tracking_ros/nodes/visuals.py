@@ -14,7 +14,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 from hand_tracking_ros import msg, overlay
 from hand_tracking_ros.config import PoseConfig
 from hand_tracking_ros.nodes.base import HandNode, image_qos, result_qos
-from hand_tracking_ros.nodes.conversions import hands_to_message, image_to_message
+from hand_tracking_ros.nodes.conversions import image_to_message
+from hand_tracking_ros.nodes.hand_messages import hands_to_message
+from hand_tracking_ros.nodes.outputs import PosePublisher
 from hand_tracking_ros.nodes.settings import MarkerConfig
 from hand_tracking_ros.skeleton import EDGES, Side
 from hand_tracking_ros.types import Hand, Scale
@@ -24,13 +26,14 @@ JOINTS_ID, BONES_ID = 0, 1  # within the namespace of a hand
 
 
 class HandPublisher:
-    """Publishes ``hands``, ``markers`` and ``overlay`` of one node."""
+    """Publishes ``hands``, ``markers`` and ``overlay`` of one node, and the poses of outputs.py."""
 
     def __init__(self, node: HandNode) -> None:
         self._node = node
         self._hands = node.publish_to(msg.HandArray, "hands", result_qos())
         self._markers = node.publish_to(MarkerArray, "markers", result_qos())
         self._overlay = node.publish_to(Image, "overlay", image_qos())
+        self._poses = PosePublisher(node)
         self._published: Sequence[msg.Hand] = ()
         self._shown: set[str] = set()  # namespaces that have markers
 
@@ -45,6 +48,7 @@ class HandPublisher:
         self._published = message.hands  # publishing has serialised it
         self._hands.publish(message)
         self._node.statistics.facts["hands"] = len(hands)
+        self._poses.publish(hands, header, width, height)
         if self._markers.get_subscription_count():
             config = self._node.config
             message = skeleton_markers(hands, self._shown, header, config.markers, config.pose)
