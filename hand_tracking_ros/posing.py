@@ -30,27 +30,13 @@ from hand_tracking_ros.fitting import (
     rest_information,
     stepped,
 )
+from hand_tracking_ros.hand_size import RANGE_M, HandSize
 from hand_tracking_ros.kinematics import MEAN_HAND, NUM_ANGLES, HandPose, KinematicHand, exp_rotation, log_rotation
 from hand_tracking_ros.skeleton import Side
 
 # How fast a hand may leave what was expected of it, per second (standard deviation): turn, position, angles.
 _DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0.02, 0.0]])
-SIZE_SIGMA = 0.075  # of the logarithm of palm lengths among adults (Greiner 1991: hand lengths 160 to 205 mm)
 SIZE_FLOOR = 0.008  # never surer than this: keypoints are not independent from frame to frame
-CALIBRATED_SIGMA = 0.025  # a size known this well counts as measured
-LOST_COST = 60.0  # a fit this far from a fresh one has been caught in a wrong pose
-
-
-@dataclass(frozen=True)
-class HandSize:
-    """Palm length (0 to 9) in metres, and the standard deviation of its logarithm."""
-
-    palm_m: float
-    sigma: float = SIZE_SIGMA
-
-    @property
-    def is_measured(self) -> bool:
-        return self.sigma <= CALIBRATED_SIGMA
 
 
 class PoseFilter:
@@ -187,7 +173,7 @@ class HandPoser:
     def _learn_size(self, fit: HandFit) -> None:
         """Take over the size that a fit from several views found."""
         sigma = float(np.sqrt(np.linalg.inv(fit.information)[SIZE, SIZE]))
-        self.size = HandSize(fit.pose.palm_m, max(min(sigma, self.size.sigma), SIZE_FLOOR))
+        self.size = HandSize(float(np.clip(fit.pose.palm_m, *RANGE_M)), max(min(sigma, self.size.sigma), SIZE_FLOOR))
 
 
 _LEAST = np.full(STEP, 1e-3)

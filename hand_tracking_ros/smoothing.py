@@ -11,9 +11,10 @@ from hand_tracking_ros.config import FilterConfig, PoseConfig, TrackConfig
 from hand_tracking_ros.filters import Filter, make_filter
 from hand_tracking_ros.fitting import HandFit, HandView
 from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.hand_size import HandSize, load_hand_size
 from hand_tracking_ros.kinematics import HandPose
 from hand_tracking_ros.lifting import depth_along_z, lift, palm_length_seen
-from hand_tracking_ros.posing import HandPoser, HandSize
+from hand_tracking_ros.posing import HandPoser
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Scale, Source
 
@@ -40,7 +41,7 @@ class HandFilter:
     """Filters the keypoints of every hand, by id, in seconds. What is not seen is extrapolated for ``coast_s``.
 
     Where the camera is known, a kinematic hand is fitted to the raw keypoints, and filtered as a pose (posing.py).
-    ``size``: what is known of the size of the person's hands.
+    ``size``: what is known of the size of the person's hands. Raises ConfigError when ``pose.size_file`` has none.
     """
 
     def __init__(
@@ -50,14 +51,14 @@ class HandFilter:
         pose: PoseConfig = PoseConfig(),
     ):
         self.config, self._track, self._pose = config, track, pose
-        self.size = HandSize(pose.palm_m)
+        self.size = load_hand_size(pose.size_file) if pose.size_file else HandSize(pose.palm_m)
         self.reset()
 
     def reconfigure(self, config: FilterConfig, track: TrackConfig, pose: PoseConfig) -> None:
         """Take over new settings; all hands start afresh, with their ids. A measured size stays."""
         self.config, self._track, self._pose = config, track, pose
         if not self.size.is_measured:
-            self.size = HandSize(pose.palm_m)
+            self.size = replace(self.size, palm_m=pose.palm_m)
         self.reset()
 
     def reset(self) -> None:

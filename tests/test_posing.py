@@ -9,8 +9,9 @@ import pytest
 
 from hand_tracking_ros.config import FilterConfig, PoseConfig
 from hand_tracking_ros.fitting import HandView
+from hand_tracking_ros.hand_size import HandSize
 from hand_tracking_ros.kinematics import HandPose, exp_rotation, log_rotation
-from hand_tracking_ros.posing import HandPoser, HandSize, PoseFilter
+from hand_tracking_ros.posing import HandPoser, PoseFilter
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.types import Camera
 

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         for item, tracked in track_source(tracker, source, camera):
             tracks.append(tracked)
             if overlay is not None:
-                overlay.write(item.image, tracked)
+                overlay.write([item.image], [tracked.hands])
             bar.update()
     if len(tracks) != len(labels):
         raise HandTrackingError(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,10 @@ import numpy as np
 
 from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
 from hand_tracking_ros.errors import CalibrationError, HandTrackingError, SourceError
+from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.hand_size import save_hand_size
 from hand_tracking_ros.records import TrackedFrame
+from hand_tracking_ros.types import Hand
 
 if TYPE_CHECKING:
     from hand_tracking_ros.rig import RigCamera
@@ -41,6 +46,16 @@ def add_parser(subparsers) -> None:
         metavar="YAML",
         help="camera calibration as ROS writes it, or rig.yaml:NAME of a rig file: gives 3D points in metres",
     )
+    parser.add_argument("--rig", type=Path, metavar="YAML", help="several calibrated cameras ('hand-tracking rig')")
+    parser.add_argument(
+        "--also", nargs="+", default=[], metavar="SOURCE", help="with --rig: the sources of its other cameras, in order"
+    )
+    parser.add_argument(
+        "--save-hand-size",
+        type=Path,
+        metavar="YAML",
+        help="write the size of the hands when several cameras measured it",
+    )
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument("--loop", action="store_true", help="start files again at their end")
     parser.add_argument("--realtime", action="store_true", help="play files at their own speed")
@@ -53,23 +68,13 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from hand_tracking_ros.evaluation.run import track_source
     from hand_tracking_ros.records import write_tracks
-    from hand_tracking_ros.sources import open_source
-    from hand_tracking_ros.tracker import HandTracker
 
     if args.max_frames is not None and args.max_frames < 1:
         raise SourceError(f"--max-frames must be at least 1, got {args.max_frames}")
-    width, height = _size(args.size)
-    config, calibrated = tracker_config(args), _calibrated(args.camera_info)
-    camera = calibrated and calibrated.camera
     failure: SourceError | None = None
-    pace = "realtime" if args.realtime else "fast"
     with ExitStack() as stack:
-        source = stack.enter_context(
-            open_source(args.source, loop=args.loop, pace=pace, width=width, height=height, fps=args.fps)
-        )
-        tracker = HandTracker(config)
+        source, tracker, frames = _rig_frames(args, stack) if args.rig else _frames(args, stack)
         output = stack.enter_context(_create(args.output)) if args.output else None
         overlay = stack.enter_context(OverlayWriter(args.overlay, source.fps)) if args.overlay else None
         total = None if args.loop or not len(source) else len(source)
@@ -77,24 +82,92 @@ def run(args: argparse.Namespace) -> int:
         bar = stack.enter_context(tqdm(total=total, unit=" frames", disable=not sys.stderr.isatty()))
         summary = Summary()
         try:
-            for item, tracked in track_source(tracker, source, camera, args.max_frames):
-                _check_size(calibrated, item.image, args.camera_info)
+            for images, drawn, tracked in frames:
                 summary.add(tracked)
                 if output is not None:
                     write_tracks(output, [tracked])
                 if overlay is not None:
-                    overlay.write(item.image, tracked, mono=args.mono)
+                    overlay.write(images, drawn, mono=args.mono)
                 bar.update()
         except KeyboardInterrupt:
             pass  # the way to end a camera; what was tracked is complete
         except SourceError as error:
             failure = error
     print(summary)
-    for path in filter(None, (args.output, args.overlay)):
+    saved = args.save_hand_size
+    if saved is not None:
+        if not tracker.filter.size.is_measured:
+            raise HandTrackingError(
+                f"{saved} is not written: nothing measured the hands; that takes two cameras (--rig)"
+            )
+        save_hand_size(saved, tracker.filter.size)
+    for path in filter(None, (args.output, args.overlay, saved)):
         print(f"wrote {path}")
     if failure is not None:
         raise failure
     return 0
+
+
+def _frames(args: argparse.Namespace, stack: ExitStack):
+    """The source, the tracker, and per frame the images, the hands to draw on each, and what was tracked."""
+    from hand_tracking_ros.evaluation.run import track_source
+    from hand_tracking_ros.tracker import HandTracker
+
+    if args.also:
+        raise SourceError("--also needs --rig, the calibration of the cameras")
+    config, calibrated = tracker_config(args), _calibrated(args.camera_info)
+    source = _open(args, args.source, stack)
+    tracker = HandTracker(config)
+
+    def frames():
+        for item, tracked in track_source(tracker, source, calibrated and calibrated.camera, args.max_frames):
+            _check_size(calibrated, item.image, args.camera_info)
+            yield [item.image], [tracked.hands], tracked
+
+    return source, tracker, frames()
+
+
+def _rig_frames(args: argparse.Namespace, stack: ExitStack):
+    """As ``_frames``, for the cameras of a rig."""
+    from hand_tracking_ros.evaluation.run import track_rig
+    from hand_tracking_ros.rig import load_rig
+    from hand_tracking_ros.rig_tracker import RigTracker
+
+    rig, names = load_rig(args.rig), [args.source, *args.also]
+    if len(names) != len(rig.cameras):
+        raise SourceError(
+            f"{args.rig} has {len(rig.cameras)} cameras, but {len(names)} sources are given: name the first as SOURCE, "
+            "the others with --also"
+        )
+    config = tracker_config(args)
+    sources = [_open(args, name, stack) for name in names]
+    tracker = RigTracker(rig, config)
+
+    def frames():
+        for items, tracked in track_rig(tracker, sources, args.max_frames):
+            for camera, item in zip(rig.cameras, items):
+                _check_size(camera, item.image, f"{args.rig}:{camera.name}")
+            yield [item.image for item in items], [in_camera(tracked.hands, camera) for camera in rig.cameras], tracked
+
+    return sources[0], tracker, frames()
+
+
+def in_camera(hands: Sequence[Hand], camera: RigCamera) -> list[Hand]:
+    """Hands of a rig as one of its cameras sees them: keypoints projected. Those it cannot see are left out."""
+    seen = []
+    for hand in hands:
+        points = camera.project(hand.points_3d)
+        if np.isfinite(points).all():
+            seen.append(replace(hand, keypoints_px=points, box=box_around(points)))
+    return seen
+
+
+def _open(args: argparse.Namespace, name: str, stack: ExitStack):
+    from hand_tracking_ros.sources import open_source
+
+    width, height = _size(args.size)
+    pace = "realtime" if args.realtime else "fast"
+    return stack.enter_context(open_source(name, loop=args.loop, pace=pace, width=width, height=height, fps=args.fps))
 
 
 class Summary:
@@ -111,7 +184,7 @@ class Summary:
         self._seen += bool(tracked.hands)
         self._hands += len(tracked.hands)
         self._ids.update(hand.id for hand in tracked.hands)
-        self._detections += tracked.latency_ms["detect"] > SKIPPED_MS
+        self._detections += tracked.latency_ms.get("detect", 0.0) > SKIPPED_MS
         for stage, ms in tracked.latency_ms.items():
             self._latency_ms.setdefault(stage, []).append(ms)
 
@@ -125,8 +198,9 @@ class Summary:
             ("frames with a hand", self._seen, f"{100 * self._seen / count:.1f} %"),
             ("hands", self._hands, f"{self._hands / count:.2f} per frame"),
             ("tracks (ids)", len(self._ids), ""),
-            ("detector runs", self._detections, f"{100 * self._detections / count:.1f} % of frames"),
         ]
+        if "detect" in self._latency_ms:
+            facts.append(("detector runs", self._detections, f"{100 * self._detections / count:.1f} % of frames"))
         latency = [
             (stage, *(f"{np.percentile(values, q):.2f}" for q in (50, 99)))
             for stage, values in self._latency_ms.items()
@@ -145,12 +219,14 @@ class OverlayWriter:
         self._size: tuple[int, int] | None = None
         self._writer: cv2.VideoWriter | None = None
 
-    def write(self, image: np.ndarray, tracked: TrackedFrame, *, mono: bool = False) -> None:
-        """Draw the hands on ``image`` (BGR or mono), in grey when ``mono``, and append it."""
+    def write(self, images: Sequence[np.ndarray], hands: Sequence[Sequence[Hand]], *, mono: bool = False) -> None:
+        """Draw each camera's hands on its image (BGR or mono), in grey when ``mono``, and append them side by side."""
         from hand_tracking_ros.images import as_mono
         from hand_tracking_ros.overlay import draw_hands
 
-        drawn = draw_hands(as_mono(image) if mono else image, tracked.hands)
+        parts = [draw_hands(as_mono(image) if mono else image, own) for image, own in zip(images, hands, strict=True)]
+        tallest = max(part.shape[0] for part in parts)
+        drawn = np.hstack([cv2.copyMakeBorder(p, 0, tallest - p.shape[0], 0, 0, cv2.BORDER_CONSTANT) for p in parts])
         if self._writer is None:
             self._size = (drawn.shape[1], drawn.shape[0])
             codec = cv2.VideoWriter_fourcc(*CODECS[self._path.suffix.lower()])

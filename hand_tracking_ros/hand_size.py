@@ -1,0 +1,74 @@
+"""The size of a person's hands: what is assumed, what was measured, and the file that keeps it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from hand_tracking_ros.errors import ConfigError
+
+PALM_M = 0.088  # wrist to middle finger base, of an adult
+SIZE_SIGMA = 0.075  # of the logarithm of palm lengths among adults
+CALIBRATED_SIGMA = 0.025  # a size known this well counts as measured
+GIVEN_SIGMA = 0.015  # of a length that somebody measured with a ruler
+PALMS_PER_HAND = 2.15  # crease of the wrist to the tip of the middle finger, over the palm length
+RANGE_M = (0.03, 0.2)
+
+
+@dataclass(frozen=True)
+class HandSize:
+    """Palm length (0 to 9) in metres, and the standard deviation of its logarithm. Raises ConfigError."""
+
+    palm_m: float = PALM_M
+    sigma: float = SIZE_SIGMA
+
+    def __post_init__(self) -> None:
+        if not RANGE_M[0] <= self.palm_m <= RANGE_M[1]:
+            raise ConfigError(
+                f"a palm (wrist to middle finger base) measures {RANGE_M[0]} to {RANGE_M[1]} m, got {self.palm_m}"
+            )
+        if not 0 < self.sigma < math.inf:
+            raise ConfigError(f"sigma of a hand's size must be positive, got {self.sigma}")
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the size is known well enough for positions to count as measured."""
+        return self.sigma <= CALIBRATED_SIGMA
+
+
+def from_hand_length(length_m: float) -> HandSize:
+    """The size of a hand that measures ``length_m`` from the crease of the wrist to the tip of the middle finger."""
+    return HandSize(length_m / PALMS_PER_HAND, 1.5 * GIVEN_SIGMA)
+
+
+def load_hand_size(path: str | Path) -> HandSize:
+    """Read what ``save_hand_size`` wrote. Raises ConfigError."""
+    try:
+        content = yaml.safe_load(Path(path).expanduser().read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read hand size {path}: {error}; 'hand-tracking hand-size' writes one") from error
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), (int, float)) and not isinstance(content.get(key), bool)
+        for key in ("palm_m", "sigma")
+    ):
+        raise ConfigError(f"hand size {path} must have the numbers palm_m and sigma, got {content!r:.80}")
+    try:
+        return HandSize(float(content["palm_m"]), float(content["sigma"]))
+    except ConfigError as error:
+        raise ConfigError(f"hand size {path}: {error}") from error
+
+
+def save_hand_size(path: str | Path, size: HandSize) -> None:
+    """Write the size; the folder is made where it is missing. Raises ConfigError."""
+    file = Path(path).expanduser()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            "# Size of a person's hands: wrist to middle finger base in metres, and the standard deviation of its "
+            f"logarithm.\npalm_m: {size.palm_m:.5f}\nsigma: {size.sigma:.5f}\n"
+        )
+    except OSError as error:
+        raise ConfigError(f"cannot write hand size {path}: {error.strerror}") from error
