@@ -90,9 +90,7 @@ class RigTracker:
             if not seen:
                 keypoints += self._unseen(hand_id, stamp_s)
                 continue
-            views[hand_id] = [
-                self._view(index, k, hand_id, frames[index].stamp_s, stamp_s) for index, k in seen.items()
-            ]
+            views[hand_id] = [self._view(index, k, hand_id, frames[index], stamp_s) for index, k in seen.items()]
             keypoints.append(self._in_first_camera(hand_id, seen, views[hand_id], stamp_s))
         hands = self.filter.apply(keypoints, stamp_s, self.rig.cameras[0].camera, views)
         self._check(views)
@@ -163,15 +161,15 @@ class RigTracker:
         known = self.filter.pose(hand_id, None) is not None
         return keypoints.presence >= (self.config.track.keep_presence if known else self.config.track.start_presence)
 
-    def _view(self, index: int, seen: HandKeypoints, hand_id: int, seen_s: float, stamp_s: float) -> HandView:
+    def _view(self, index: int, seen: HandKeypoints, hand_id: int, frame: Frame, stamp_s: float) -> HandView:
         """A camera's keypoints, led on to the common stamp by the motion that the pose is known to have."""
         place: RigCamera = self.rig.cameras[index]
         points = seen.keypoints_px
-        if seen_s != stamp_s:
-            then, now = (self._project(index, self.filter.pose(hand_id, t)) for t in (seen_s, stamp_s))
+        if frame.stamp_s != stamp_s:
+            then, now = (self._project(index, self.filter.pose(hand_id, t)) for t in (frame.stamp_s, stamp_s))
             if then is not None and now is not None:
                 points = points + (now - then)
-        view = view_of(replace(seen, keypoints_px=points), place.camera)
+        view = view_of(replace(seen, keypoints_px=points), place.camera, frame.depth_m)
         return replace(view, rotation=place.rotation, translation_m=place.translation_m)
 
     def _in_first_camera(self, hand_id, seen: dict[int, HandKeypoints], views, stamp_s: float) -> HandKeypoints:

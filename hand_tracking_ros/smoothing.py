@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hand_tracking_ros.config import FilterConfig, PoseConfig, TrackConfig
+from hand_tracking_ros.depth import joint_depths
 from hand_tracking_ros.filters import Filter, make_filter
 from hand_tracking_ros.fitting import HandFit, HandView
 from hand_tracking_ros.geometry import box_around
@@ -180,10 +181,11 @@ class HandFilter:
         )
 
 
-def view_of(seen: HandKeypoints, camera: Camera) -> HandView:
-    """What the one ``camera`` sees, in its own frame."""
-    depth = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
-    return HandView(camera, seen.keypoints_px, seen.keypoint_scores, depth)
+def view_of(seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = None) -> HandView:
+    """What the one ``camera`` sees, in its own frame; ``depth_m`` (H, W) its depth image."""
+    relative = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
+    metric = None if depth_m is None else joint_depths(depth_m, seen.keypoints_px)
+    return HandView(camera, seen.keypoints_px, seen.keypoint_scores, relative, metric)
 
 
 def _channels(hand: HandKeypoints, palm_px: float) -> np.ndarray:

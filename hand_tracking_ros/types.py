@@ -37,11 +37,15 @@ class Scale(IntEnum):
 
 @dataclass(frozen=True)
 class Frame:
-    """One camera image. ``image`` (H, W) mono or (H, W, 3) BGR, uint8; ``stamp_s`` its acquisition time."""
+    """One camera image. ``image`` (H, W) mono or (H, W, 3) BGR, uint8; ``stamp_s`` its acquisition time.
+
+    ``depth_m`` (H, W): a depth image aligned with it, metres along z, 0 or not finite where nothing was measured.
+    """
 
     image: np.ndarray
     stamp_s: float
     camera: Camera | None = None
+    depth_m: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         image = self.image
@@ -51,6 +55,12 @@ class Frame:
             raise ValueError(f"frame image must be (H, W) mono or (H, W, 3) BGR and not empty, got shape {image.shape}")
         if not np.isfinite(self.stamp_s):
             raise ValueError(f"frame stamp must be finite, got {self.stamp_s}")
+        depth = self.depth_m
+        if depth is not None and (depth.shape != image.shape[:2] or not np.issubdtype(depth.dtype, np.floating)):
+            raise ValueError(
+                f"depth must be a float image in metres of the size of its image, {image.shape[:2]}; got {depth.dtype} "
+                f"{depth.shape}: align it with the image"
+            )
 
 
 @dataclass(frozen=True)
