@@ -57,9 +57,9 @@ class VirtualCamera:
     has finite pixels.
     """
 
-    def __init__(self, box: Box, size_px: int, camera: Camera, turn: np.ndarray, width: float) -> None:
-        """``width``: of the box at distance 1."""
-        self.turn, self.focal_px = turn, size_px / width
+    def __init__(self, box: Box, size_px: int, camera: Camera, turn: np.ndarray, length: float) -> None:
+        """``length``: of the box at distance 1."""
+        self.turn, self.focal_px = turn, size_px / length
         self._box, self._size, self._camera = box, size_px, camera
         self._image_from_crop = invert(crop_from_image(box, (size_px, size_px)))
 
@@ -119,21 +119,19 @@ class VirtualCamera:
 
 
 def _aim(box: Box, camera: Camera) -> tuple[np.ndarray, float] | None:
-    """Axes (3, 3) of the virtual camera, and how wide the box is at distance 1; None when the lens does not see it.
+    """Axes (3, 3) of the virtual camera, and how long the box is at distance 1; None when the lens does not see it.
 
-    A square box in the image is, bent back, somewhat longer than wide: what counts is its area.
+    A square box in the image is, bent back, not quite a square. Its length counts, for hands are longer than wide.
     """
-    axes = rotation(box.angle_rad) * box.size_px / 2  # columns: from the centre to the right and to the lower edge
+    down = rotation(box.angle_rad)[:, 1] * box.size_px[1] / 2  # from the centre to the lower edge
     for share in MEASURED:
-        points = box.center_px + share * np.array([(0, 0), axes[:, 0], -axes[:, 0], axes[:, 1], -axes[:, 1]])
+        points = box.center_px + share * np.array([(0, 0), down, -down])
         centre, *edges = camera.rays(points)
         if np.isfinite(centre).all() and np.isfinite(edges).all():
-            turn = facing(centre, edges[2] - edges[3])
-            right, left, lower, upper = edges @ turn.T
-            if min(right[2], left[2], lower[2], upper[2]) > LEAST_COS:
-                across = np.hypot(*(right[:2] / right[2] - left[:2] / left[2]))
-                down = np.hypot(*(lower[:2] / lower[2] - upper[:2] / upper[2]))
-                return turn, math.sqrt(across * down) / share
+            turn = facing(centre, edges[0] - edges[1])
+            lower, upper = edges @ turn.T
+            if min(lower[2], upper[2]) > LEAST_COS:
+                return turn, np.hypot(*(lower[:2] / lower[2] - upper[:2] / upper[2])) / share
     return None
 
 
