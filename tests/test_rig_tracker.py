@@ -1,0 +1,104 @@
+"""Several cameras: one hand with one id in metres, whichever of them see it. On the shared stereo clip."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from hand_tracking_ros.config import TrackConfig, TrackerConfig
+from hand_tracking_ros.rig import Rig, rig_from_text
+from hand_tracking_ros.rig_tracker import RigTracker
+from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.types import Frame, Scale
+
+SQUARE_M = 0.042  # of the clip's calibration board: makes the palm that MediaPipe's keypoints span 88 mm
+FIRST, COUNT = 180, 60
+DATA = Path(os.environ.get("HAND_TRACKING_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+FOLDER = DATA / "videos" / "stereo_desk"
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="needs ../shared/data/videos/stereo_desk (or HAND_TRACKING_DATA)"
+)
+
+
+@pytest.fixture(scope="module")
+def clip() -> tuple[Rig, list[list[np.ndarray]]]:
+    rig = rig_from_text(
+        [FOLDER / "c0.dat", FOLDER / "c1.dat"],
+        [FOLDER / "rot_trans_c0.dat", FOLDER / "rot_trans_c1.dat"],
+        (720, 720),
+        SQUARE_M,
+    )
+    videos = []
+    for name in ("cam0.mp4", "cam1.mp4"):
+        capture = cv2.VideoCapture(str(FOLDER / name))
+        for _ in range(FIRST):
+            capture.grab()
+        videos.append([cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2GRAY) for _ in range(COUNT)])
+    return rig, [list(pair) for pair in zip(*videos)]
+
+
+def run(rig: Rig, images, config=TrackerConfig(track=TrackConfig(max_hands=1)), late_s=0.0):
+    """Hands per frame, and the tracker. An image that is None is one that did not come."""
+    tracker, found = RigTracker(rig, config), []
+    for index, pair in enumerate(images):
+        stamps = (index / 30, index / 30 - late_s)
+        frames = [None if image is None else Frame(image, stamp) for image, stamp in zip(pair, stamps)]
+        found.append(tracker.step(frames))
+    return found, tracker
+
+
+def test_two_cameras_make_one_measured_hand(clip):
+    rig, images = clip
+    found, tracker = run(rig, images)
+    seen = [hands[0] for hands in found if hands]
+    assert len(seen) >= 0.9 * COUNT
+    assert {hand.id for hand in seen} == {1} and {hand.side for hand in seen[5:]} == {Side.RIGHT}
+    assert seen[-1].scale == Scale.MEASURED
+    assert len(tracker.filter.fit(1).errors_px) == 2  # both cameras took part
+    assert tracker.filter.size.palm_m == pytest.approx(0.08, abs=0.015)
+    assert (tracker.disagreement < 0.3).all()
+    lengths = np.linalg.norm(np.stack([h.points_3d[9] - h.points_3d[0] for h in seen[-20:]]), axis=1)
+    assert lengths.std() / lengths.mean() < 0.03  # one skeleton over time
+    projected = rig.cameras[1].project(seen[-1].points_3d)
+    assert ((projected > 0) & (projected < 720)).all()  # it is in the second image too
+
+
+def test_a_camera_that_drops_out_only_degrades_the_result(clip):
+    rig, images = clip
+    without = [[first, None if 20 <= k < 45 else second] for k, (first, second) in enumerate(images)]
+    found, tracker = run(rig, without)
+    assert all(hands and hands[0].id == 1 for hands in found[15:])
+    assert len(tracker.filter.fit(1).errors_px) == 2  # it is back
+    only_second = [[None if 20 <= k < 30 else first, second] for k, (first, second) in enumerate(images)]
+    found, _ = run(rig, only_second)
+    assert all(hands and hands[0].id == 1 for hands in found[15:])
+
+
+def test_images_that_are_not_synchronised_are_led_on_to_one_time(clip):
+    rig, images = clip
+    late = [[first, images[max(k - 1, 0)][1]] for k, (first, _) in enumerate(images)]
+    found, tracker = run(rig, late, late_s=1 / 30)
+    assert all(hands and hands[0].id == 1 for hands in found[15:]) and (tracker.disagreement < 0.35).all()
+
+
+def test_swapped_cameras_are_noticed(clip):
+    rig, images = clip
+    right, _ = run(rig, images)
+    found, tracker = run(rig, [[second, first] for first, second in images])
+    together = tracker.disagreement
+    # Either the hands of the two cameras never meet, or they disagree: never a quiet wrong answer.
+    assert np.isnan(together).all() or np.nanmax(together) > 0.4 or not found[-1]
+    assert not np.isnan(run(rig, images)[1].disagreement).any() and right[-1]
+
+
+def test_steps_need_an_image_of_every_camera_or_none(clip):
+    rig, images = clip
+    tracker = RigTracker(rig)
+    with pytest.raises(ValueError, match="at least one of 2 cameras"):
+        tracker.step([None, None])
+    with pytest.raises(ValueError, match="2 cameras"):
+        tracker.step([Frame(images[0][0], 0.0)])
