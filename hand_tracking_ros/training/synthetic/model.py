@@ -253,7 +253,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def add_upper_arm(vertices: np.ndarray, faces: np.ndarray, towards_hand: np.ndarray):
-    """Extend the open end at the elbow by two rings, so that no camera sees a cut arm.
+    """Extend the open end at the elbow by two rings and close it, so that no camera sees into the arm.
 
     vertices (S, V, 3), faces (F, 3), towards_hand (S, 3) direction of the forearm. Returns the longer vertices and
     faces, and for each vertex the old one that it copies.
@@ -273,5 +273,6 @@ def add_upper_arm(vertices: np.ndarray, faces: np.ndarray, towards_hand: np.ndar
         outer, last = (count + place[a], count + place[b]), (count + size + place[a], count + size + place[b])
         for (near_a, near_b), (far_a, far_b) in (((a, b), outer), (outer, last)):
             quads += [(near_b, near_a, far_a), (near_b, far_a, far_b)]
+        quads.append((last[1], last[0], count + size))  # closes the end, which else shows the arm's inside
     source = np.concatenate([np.arange(count), ring, ring]).astype(int)
     return np.concatenate([vertices, *rings], axis=1), np.concatenate([faces, np.array(quads, np.int32)]), source

@@ -22,7 +22,7 @@ from hand_tracking_ros.training.synthetic.scene import Person, SceneSampler, hel
 PALM = [0, 5, 9, 13, 17]  # a hand is placed by the mean of these: rigid, so that curling does not move the wrist
 PHASES = {"slow": 0.4, "fast": 0.2, "rest": 0.24, "wave": 0.08, "leave": 0.08}
 SWAY = {0.4: 1.0, 1.3: 0.4}  # Hz and strength: a living hand never rests, it sways by half a degree and a millimetre
-MOST_ELBOW_DEG = 40  # a straight arm leaves the picture before it ends
+MOST_ELBOW_DEG, ARM_M = 40, 0.5  # nearly straight arms, that reach so far from the palm, leave the picture
 WANDER_M, WANDER_DEG = 0.02, 6.0  # drift on top of the keys, but at rest
 
 
@@ -142,7 +142,8 @@ class _Script:
         self.cup = float(rng.uniform(1, 6))
         place = space.inside(rng)
         self.pose = self._fixed(self._library()[rng.integers(len(self._library()))])
-        self.place_keys = [(self.time, place, self._turn())]
+        self.place_keys: list[tuple[float, np.ndarray, np.ndarray]] = []
+        self.place_keys.append((self.time, place, self.next_turn(180, place)))
         self.pose_keys, self.unrest_keys = [(self.time, self.pose)], [(self.time, 0.0)]
 
     def _library(self) -> np.ndarray:
@@ -166,20 +167,20 @@ class _Script:
         self.pose = tries[int(np.argmax(passable + gap.reshape(len(shares), -1).min(axis=0)))]
         return self.pose
 
-    def _turn(self) -> np.ndarray:
-        """An orientation in which the arm does not come from above, as far as eight draws allow."""
-        for _ in range(8):
+    def next_turn(self, most_deg: float, place: np.ndarray) -> np.ndarray:
+        """An orientation at ``place``, at most so far from the last one. As far as twelve draws allow, the arm does
+        not come from above, and leaves the picture before it ends."""
+        for _ in range(12):
             rotation = random_rotation(self.rng, self.sampler.views)
-            if rotation[1, 1] > -0.25:
+            if self.place_keys:
+                last = self.place_keys[-1][2]
+                step = rotation_vector(rotation @ last.T)
+                share = min(1.0, np.radians(most_deg) / max(np.linalg.norm(step), 1e-9))
+                rotation = rotations_by((share * step)[None])[0] @ last
+            arm, lens = rotation[:, 1], self.space.lens
+            if arm[1] > -0.25 and not lens.inside(lens.camera.project(place + ARM_M * arm)):
                 break
         return rotation
-
-    def next_turn(self, most_deg: float) -> np.ndarray:
-        """Another orientation, at most so far from the last one."""
-        last = self.place_keys[-1][2]
-        step = rotation_vector(self._turn() @ last.T)
-        length = np.linalg.norm(step)
-        return rotations_by((step * min(1.0, np.radians(most_deg) / max(length, 1e-9)))[None])[0] @ last
 
     def move(self, seconds: float, place: np.ndarray, rotation: np.ndarray, poses: int = 1) -> None:
         """Go somewhere; change the pose on the way, not always at the same time."""
@@ -206,12 +207,13 @@ class _Script:
         if kind == "rest":
             self.rest(rng.uniform(0.4, 1.0))
         elif kind == "slow":
-            self.move(rng.uniform(0.5, 1.2), self.space.inside(rng), self.next_turn(80), int(rng.integers(0, 3)))
+            there = self.space.inside(rng)
+            self.move(rng.uniform(0.5, 1.2), there, self.next_turn(80, there), int(rng.integers(0, 3)))
         elif kind == "fast":  # out and, often, back: 0.1 to 0.3 m in a sixth to a third of a second
             there = place + unit(self.space.inside(rng) - place) * rng.uniform(0.06, 0.2)
-            self.move(rng.uniform(0.18, 0.35), there, self.next_turn(35), 0)
+            self.move(rng.uniform(0.18, 0.35), there, self.next_turn(35, there), 0)
             if rng.random() < 0.6:
-                self.move(rng.uniform(0.18, 0.35), place, self.next_turn(35), 1)
+                self.move(rng.uniform(0.18, 0.35), place, self.next_turn(35, place), 1)
         elif kind == "wave":
             axis, angle = unit(rng.normal(size=3) + (0, 0, 2)), rng.uniform(0.25, 0.6)
             seconds = rng.uniform(0.18, 0.32)
@@ -221,7 +223,8 @@ class _Script:
         else:
             self.move(rng.uniform(0.4, 0.7), self.space.outside(place, rotation[:, 1], rng), rotation, 0)
             self.rest(rng.uniform(0.0, 0.3))
-            self.move(rng.uniform(0.4, 0.8), self.space.inside(rng), self.next_turn(90), 1)
+            there = self.space.inside(rng)
+            self.move(rng.uniform(0.4, 0.8), there, self.next_turn(90, there), 1)
 
 
 def random_motion(
