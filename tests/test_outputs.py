@@ -148,6 +148,8 @@ def test_xr_palm_metacarpals_and_radii():
     np.testing.assert_allclose(joints.positions_m[XrJoint.PALM], wrist + 0.625 * (middle - wrist))
     larger = xr_joints(replace(pose, palm_m=0.18))
     np.testing.assert_allclose(larger.radii_m, 2 * joints.radii_m)
+    axes = openxr.wrist_axes(frames.rotation_of(joints.orientations[XrJoint.WRIST]))
+    np.testing.assert_allclose(axes, frames.wrist_rotation(pose), atol=1e-9)
     assert joints.radii_m.min() > 0.005 and joints.radii_m.max() < 0.025
 
 

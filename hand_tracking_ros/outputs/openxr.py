@@ -18,7 +18,7 @@ from enum import IntEnum
 import numpy as np
 
 from hand_tracking_ros.kinematics import HandPose
-from hand_tracking_ros.outputs.frames import quaternions
+from hand_tracking_ros.outputs.frames import WRIST_AXES, quaternions
 from hand_tracking_ros.skeleton import FINGERS, Joint
 
 XR_JOINT_NAMES = (
@@ -68,6 +68,11 @@ def xr_joints(pose: HandPose) -> XrJoints:
     positions[XrJoint.PALM] = 0.5 * (positions[XrJoint.MIDDLE_METACARPAL] + positions[XrJoint.MIDDLE_PROXIMAL])
     frames[XrJoint.PALM] = frames[XrJoint.WRIST] = pose.rotation
     return XrJoints(positions, quaternions(frames @ _XR_AXES), RADII * pose.palm_m)
+
+
+def wrist_axes(rotation: np.ndarray) -> np.ndarray:
+    """(3, 3) axes of the wrist as in outputs/frames.py (x forward, y left, z up), from those of OpenXR's wrist."""
+    return rotation @ _XR_AXES.T @ WRIST_AXES
 
 
 def _frames_along(bones: np.ndarray, up: np.ndarray) -> np.ndarray:

@@ -58,16 +58,13 @@ def hand_urdf(side: Side, palm_m: float, finger_ratio: float = 1.0, shape: Kinem
 class _Writer:
     """Writes links and joints of the hand ``flat``, whose frame is that of the root."""
 
-    def __init__(
-        self, robot: ElementTree.Element, side: Side, palm_m: float, finger_ratio: float, shape: KinematicHand
-    ):
-        self.robot, self.side, self.palm_m = robot, side.name.lower(), palm_m
-        rest = HandPose(side, WRIST_AXES.T, np.zeros(3), np.zeros(20), palm_m, finger_ratio, shape)
-        self.points = rest.points()  # of the flat hand, in the axes of the root
+    def __init__(self, robot: ElementTree.Element, flat: HandPose):
+        self.robot, self.side, self.palm_m = robot, flat.side.name.lower(), flat.palm_m
+        self.points = flat.points()
         # A mirror turns the sense of a rotation around: axes are mirrored, then negated.
-        sense = -1.0 if side == Side.LEFT else 1.0
-        to_root = sense * WRIST_AXES.T * rest.mirror
-        self.bend_axes, self.spread_axes = shape.bend_axes @ to_root.T, shape.spread_axes @ to_root.T
+        sense = -1.0 if flat.side == Side.LEFT else 1.0
+        to_root = sense * flat.rotation * flat.mirror
+        self.bend_axes, self.spread_axes = flat.shape.bend_axes @ to_root.T, flat.shape.spread_axes @ to_root.T
 
     def write(self) -> None:
         root = self._link(f"{self.side}_hand")
