@@ -44,6 +44,8 @@ CLASSES = {
     "flow_node": "FlowNode",
     "keypoint_node": "KeypointNode",
     "filter_node": "FilterNode",
+    "arm_teleop_node": "ArmTeleopNode",
+    "retarget_node": "RetargetNode",
 }
 
 

@@ -24,6 +24,8 @@ from hand_tracking_ros.config import (
     flat_fields,
     param,
 )
+from hand_tracking_ros.teleop.arm import ArmConfig
+from hand_tracking_ros.teleop.retargeting import RetargetConfig
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,44 @@ class TfConfig(Config):
 
 
 @dataclass(frozen=True)
+class RigConfig(Config):
+    """rig_tracker_node: its cameras, and when their images belong together."""
+
+    file: str = param(
+        "", "Rig of the cameras (YAML, docs/cameras.md); images come on <camera's name>/image_raw", read_only=True
+    )
+    frame_id: str = param("rig", "frame_id of hands: the frame of the rig file, often its first camera's optical frame")
+    sync_s: float = param(
+        0.017, "Images whose stamps differ by less belong together; half a frame's time", low=0.0, high=1.0
+    )
+    wait_s: float = param(0.02, "An image waits this long for those of the other cameras", low=0.0, high=1.0)
+    silent_s: float = param(
+        0.5, "A camera without an image for this long is reported, and nobody waits for it", low=0.05, high=60.0
+    )
+
+
+@dataclass(frozen=True)
+class HandSizeConfig(Config):
+    """Keeping the measured size of the user's hands."""
+
+    file: str = param("", "Where ~/save_hand_size writes the measured size; empty: to pose.size_file")
+
+
+@dataclass(frozen=True)
 class StageConfig(Config):
     """flow_node: waiting for the other stages."""
 
     timeout_s: float = param(
         0.5, "A stage that has not answered after this is reported and its answer skipped", low=0.01, high=60.0
     )
+
+
+@dataclass(frozen=True)
+class TargetConfig(Config):
+    """arm_teleop_node: how the target is published."""
+
+    frame_id: str = param("base_link", "frame_id of the arm's poses: its base, x forward, y left, z up")
+    rate_hz: float = param(50.0, "Rate of target_pose and engaged", low=1.0, high=1000.0, read_only=True)
 
 
 @dataclass(frozen=True)
@@ -123,6 +157,17 @@ class HandTrackerNodeConfig(NodeConfig, TrackerConfig):
     markers: MarkerConfig = field(default_factory=MarkerConfig)
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
+
+
+@dataclass(frozen=True)
+class RigTrackerNodeConfig(NodeConfig, TrackerConfig):
+    rig: RigConfig = field(default_factory=RigConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    markers: MarkerConfig = field(default_factory=MarkerConfig)
+    gestures: GestureConfig = field(default_factory=GestureConfig)
+    tf: TfConfig = field(default_factory=TfConfig)
+    hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
 @dataclass(frozen=True)
@@ -159,13 +204,27 @@ class FilterNodeConfig(NodeConfig):
     tf: TfConfig = field(default_factory=TfConfig)
 
 
+@dataclass(frozen=True)
+class ArmTeleopNodeConfig(NodeConfig):
+    arm: ArmConfig = field(default_factory=ArmConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+
+
+@dataclass(frozen=True)
+class RetargetNodeConfig(NodeConfig):
+    retarget: RetargetConfig = field(default_factory=RetargetConfig)
+
+
 NODE_CONFIGS = {
     "camera_node": CameraNodeConfig,
     "hand_tracker_node": HandTrackerNodeConfig,
+    "rig_tracker_node": RigTrackerNodeConfig,
     "detector_node": DetectorNodeConfig,
     "flow_node": FlowNodeConfig,
     "keypoint_node": KeypointNodeConfig,
     "filter_node": FilterNodeConfig,
+    "arm_teleop_node": ArmTeleopNodeConfig,
+    "retarget_node": RetargetNodeConfig,
 }
 
 
