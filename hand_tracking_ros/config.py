@@ -152,7 +152,7 @@ class PoseConfig(Config):
     )
     size_file: str = param(
         "",
-        "File with the measured size of the user's hands ('hand-tracking hand-size'); wins over palm_m",
+        "File with the measured size of the user's hands ('hand-tracking size'); wins over palm_m",
         read_only=True,
     )
     iterations: int = param(6, "Most iterations of the fit per frame", low=1, high=100)
@@ -160,9 +160,14 @@ class PoseConfig(Config):
     drift: float = param(
         1.0, "How far a pose may leave what was expected; lower is steadier and lags more", low=0.01, high=100.0
     )
-    min_cutoff_hz: float = param(1.5, "one_euro on the pose: cut-off at rest; lower is steadier", low=0.01, high=100.0)
+    preset: str = param(
+        "balanced",
+        "one_euro on the pose: teleop lags least, xr is steadiest; custom takes min_cutoff_hz and beta",
+        choices=("teleop", "balanced", "xr", "custom"),
+    )
+    min_cutoff_hz: float = param(1.5, "preset custom: cut-off at rest; lower is steadier", low=0.01, high=100.0)
     beta: float = param(
-        4.0, "one_euro on the pose: Hz of cut-off per palm length/s of speed; higher lags less", low=0.0, high=1000.0
+        4.0, "preset custom: Hz of cut-off per palm length/s of speed; higher lags less", low=0.0, high=1000.0
     )
 
 

@@ -49,7 +49,7 @@ def load_hand_size(path: str | Path) -> HandSize:
     try:
         content = yaml.safe_load(Path(path).expanduser().read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read hand size {path}: {error}; 'hand-tracking hand-size' writes one") from error
+        raise ConfigError(f"cannot read hand size {path}: {error}; 'hand-tracking size' writes one") from error
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), (int, float)) and not isinstance(content.get(key), bool)
         for key in ("palm_m", "sigma")

@@ -37,6 +37,7 @@ from hand_tracking_ros.skeleton import Side
 # How fast a hand may leave what was expected of it, per second (standard deviation): turn, position, angles.
 _DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0.02, 0.0]])
 SIZE_FLOOR = 0.008  # never surer than this: keypoints are not independent from frame to frame
+PRESETS = {"teleop": (2.5, 8.0), "balanced": (1.0, 2.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
 
 
 class PoseFilter:
@@ -107,7 +108,9 @@ class HandPoser:
         self, config: PoseConfig, filters: FilterConfig, max_gap_s: float, size: HandSize | None = None,
         shape: KinematicHand = MEAN_HAND,
     ):  # fmt: skip
-        self.config, self._filters, self._max_gap_s = config, filters, max_gap_s
+        cutoff_hz, beta = PRESETS.get(config.preset, (config.min_cutoff_hz, config.beta))
+        self.config, self._max_gap_s = config, max_gap_s
+        self._filters = replace(filters, min_cutoff_hz=cutoff_hz, beta=beta)
         self.size, self.shape = size or HandSize(config.palm_m), shape
         self._fit_config = FitConfig(iterations=config.iterations)
         self._hands: dict[int, _Posed] = {}

@@ -66,8 +66,12 @@ class HandFilter:
         """Forget all hands. What was measured of their size stays."""
         self._hands: dict[int, _Smoothed] = {}
         self._stamp_s = -np.inf
-        settings = replace(self.config, min_cutoff_hz=self._pose.min_cutoff_hz, beta=self._pose.beta)
-        self._poser = HandPoser(self._pose, settings, self._longest_gap_s, self.size)
+        self._poser = HandPoser(self._pose, self.config, self._longest_gap_s, self.size)
+
+    def forget_size(self) -> None:
+        """Assume the size of the hands again; all hands start afresh."""
+        self.size = HandSize(self._pose.palm_m)
+        self.reset()
 
     @property
     def _longest_gap_s(self) -> float:

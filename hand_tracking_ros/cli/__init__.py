@@ -16,7 +16,7 @@ COMMANDS = {
     "demo": "track a short synthetic clip with known truth, and show how well it goes",
     "up": "start camera and tracker as ROS 2 nodes",
     "rig": "show or convert the calibration of several cameras",
-    "hand-size": "write or show the size of a person's hands",
+    "size": "write or show the size of a person's hands",
     "urdf": "write the URDF of a hand",
     "models": "list and verify the models",
     "doctor": "show what is installed, what runs, and what is missing",
@@ -60,7 +60,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 def _add(name: str, subparsers) -> None:
     try:
-        importlib.import_module(f"{__name__}.{name.replace('-', '_')}").add_parser(subparsers)
+        importlib.import_module(f"{__name__}.{name}").add_parser(subparsers)
     except ModuleNotFoundError as error:
         raise HandTrackingError(
             f"'hand-tracking {name}' needs the Python package '{error.name}', which is not installed; 'hand-tracking "

@@ -37,6 +37,10 @@ class _Path:
         return np.stack([hand.keypoints_px for hand in self.truth])
 
     @property
+    def truth_m(self) -> np.ndarray:
+        return np.stack([hand.keypoints_m for hand in self.truth])
+
+    @property
     def found_px(self) -> np.ndarray:
         return np.stack([hand.keypoints_px for hand in self.found])
 
@@ -90,6 +94,7 @@ def track_metrics(sequences: Sequence[Video]) -> dict[str, Any]:
         "id_switches": None if anonymous else sum(_changes([f.id for f in p.found]) for p in paths),
         "side_flips": sum(_side_flips(tracked) for _, tracked in sequences),
         "lag_ms": _lag_ms(paths),
+        "lag_3d_ms": _lag_ms([path for path in map(_Path.metric, paths) if path is not None], metric=True),
         **_metric_3d(paths),
         **_jitter(paths),
         "latency_ms_p50": percentile(latencies, 50),
@@ -148,8 +153,11 @@ def _side_flips(tracked: Sequence[TrackedFrame]) -> int:
     return sum(_changes(history) for history in sides.values())
 
 
-def _lag_ms(paths: Sequence[_Path]) -> float:
-    """The shift of the truth that fits the answers best, over all stretches in which the hand moves."""
+def _lag_ms(paths: Sequence[_Path], metric: bool = False) -> float:
+    """The shift of the truth that fits the answers best, over all stretches in which the hand moves.
+
+    ``metric``: of the 3D points, each trajectory about its own mean, so that a wrong distance is no lag.
+    """
     costs, samples = np.zeros(len(motion.LAGS_S)), 0
     for path in paths:
         for stretch in motion.runs(path.stamps_s):
@@ -157,7 +165,11 @@ def _lag_ms(paths: Sequence[_Path]) -> float:
             palm = float(np.median(palm_length(part.truth_px)))
             if len(part.stamps_s) < 5 or motion.at_rest(part.stamps_s, part.truth_px, palm).mean() > 0.5:
                 continue
-            cost, used = motion.lag_curve(part.stamps_s, part.truth_px / palm, part.found_px / palm)
+            truth, found = part.truth_px / palm, part.found_px / palm
+            if metric:
+                truth, found = part.truth_m, np.stack([hand.points_3d for hand in part.found])
+                truth, found = truth - truth.mean(axis=0), found - found.mean(axis=0)
+            cost, used = motion.lag_curve(part.stamps_s, truth, found)
             costs, samples = costs + cost, samples + used
     return float(1000 * motion.LAGS_S[np.argmin(costs)]) if samples else float("nan")
 
@@ -172,7 +184,7 @@ def _metric_3d(paths: Sequence[_Path]) -> dict[str, Any]:
         metric = path.metric()
         if metric is None:
             continue
-        truth_m = np.stack([hand.keypoints_m for hand in metric.truth])
+        truth_m = metric.truth_m
         found_m = np.stack([hand.points_3d for hand in metric.found])
         direct += (1000 * np.linalg.norm(found_m - truth_m, axis=-1).mean(axis=-1)).tolist()
         for stretch in motion.runs(metric.stamps_s):

@@ -52,7 +52,8 @@ GESTURES = {
 SPREAD = np.array([8, 1, -6, -13], np.float32)
 CURL_START, CURL_RANGE = np.array([-8, 2, 2], np.float32), np.array([94, 98, 44], np.float32)
 FINGER_RADIUS_M = np.array([0.0088, 0.0078, 0.0068], np.float32)
-MIXTURE = {"gesture": 0.3, "fist": 0.28, "free": 0.26, "pinch": 0.16}
+MIXTURE = {"gesture": 0.28, "fist": 0.26, "free": 0.25, "pinch": 0.15, "thumb": 0.06}
+THUMB_GESTURES = ("thumb_up", "thumb_up", "fist_thumb_side", "gun", "call", "point")  # what a raised digit may be
 GRASPS = ("cup", "grasp", "grip", "claw", "relaxed", "hook")
 MEAN_UNIT_M = 0.099  # metres per model unit for a hand of 18 cm
 
@@ -92,13 +93,15 @@ def thumbs_between(count: int, rng: np.random.Generator) -> np.ndarray:
     return keys[rng.integers(len(keys), size=count)] * share + keys[rng.integers(len(keys), size=count)] * (1 - share)
 
 
-def gesture_poses(count: int, rng: np.random.Generator, names: tuple[str, ...] = tuple(GESTURES)) -> np.ndarray:
-    """Canonical gestures; a third of them blended with a second one."""
+def gesture_poses(
+    count: int, rng: np.random.Generator, names: tuple[str, ...] = tuple(GESTURES), blended: float = 0.35
+) -> np.ndarray:
+    """Canonical gestures; the share ``blended`` of them mixed with a second one."""
     table = [GESTURES[name] for name in names]
     thumbs = np.array([THUMBS[row[0]] for row in table], np.float32)
     curls = np.array([row[1:] for row in table], np.float32)
     a, b = rng.integers(len(table), size=(2, count))
-    share = np.where(rng.random(count) < 0.35, rng.random(count), 0.0).astype(np.float32)[:, None]
+    share = np.where(rng.random(count) < blended, rng.random(count), 0.0).astype(np.float32)[:, None]
     thumb = thumbs[a] * (1 - share) + thumbs[b] * share
     curl = curls[a] * (1 - share) + curls[b] * share + 0.05 * rng.standard_normal((count, 4), dtype=np.float32)
     return with_noise(pose_from(thumb, np.clip(curl, -0.08, 1.05), rng.normal(-0.2, 0.55, count)), rng)
@@ -201,6 +204,7 @@ def pose_library(count: int, model: HandModel, rng: np.random.Generator, mixture
         "fist": lambda n: fist_poses(n, model, rng),
         "free": lambda n: free_poses(n, rng),
         "pinch": lambda n: pinch_poses(n, model, rng),
+        "thumb": lambda n: gesture_poses(n, rng, THUMB_GESTURES, blended=0.12),
     }
     parts = []
     for kind, share in mixture.items():

@@ -1,4 +1,4 @@
-"""`hand-tracking hand-size`: the size of a person's hands, from a ruler, for positions in metres."""
+"""`hand-tracking size`: the size of a person's hands, from a ruler, for positions in metres."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hand_tracking_ros.hand_size import GIVEN_SIGMA, HandSize, from_hand_length,
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
-        "hand-size",
+        "size",
         help="write or show the size of a person's hands",
         description="One camera sees a hand's distance only as well as it knows its size. Give one length in "
         "millimetres, and the file as parameter pose.size_file to the tracker. Several cameras measure the size on "
