@@ -18,7 +18,7 @@ from hand_tracking_ros.skeleton import NUM_JOINTS
 
 FRAMES = ("dex", "wrist")
 # Columns: the axes that a robot's base has, in wrist axes (x forward, y left, z up).
-_ROBOT_AXES = {
+ROBOT_AXES = {
     "dex": np.array([(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)]),  # x out of the palm, y left, z forward
     "wrist": np.eye(3),
 }
@@ -56,7 +56,7 @@ class HandRetargeter:
             self._retargeting = library.load_from_file(path).build()
         except Exception as error:  # the library raises what comes: ValueError, KeyError, TypeError, of XML, pinocchio
             raise ConfigError(f"dex-retargeting cannot use {path}: {error!r}") from error
-        self._axes = _ROBOT_AXES[config.frame]
+        self._axes = ROBOT_AXES[config.frame]
 
     @property
     def joint_names(self) -> Sequence[str]:
@@ -80,11 +80,11 @@ class HandRetargeter:
 def _library():
     """dex-retargeting's configuration class. Raises HandTrackingError when it is not installed."""
     try:
-        import dex_retargeting.optimizer  # noqa: F401 (imports torch, which its package does not require)
+        import dex_retargeting.optimizer  # noqa: F401 (imports torch and six, which it does not require)
         from dex_retargeting.retargeting_config import RetargetingConfig
     except ImportError as error:
         raise HandTrackingError(
-            f"retargeting needs the packages dex-retargeting and torch ({error}): pip install "
+            f"retargeting needs the packages dex-retargeting, torch and six ({error}): pip install "
             "'hand_tracking_ros[retarget]', with NumPy 2 and Python up to 3.12"
         ) from error
     return RetargetingConfig
