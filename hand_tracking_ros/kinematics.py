@@ -173,17 +173,15 @@ class KinematicHand:
         That of a phalanx belongs to the joint at its palm end; a tip has that of the last phalanx, wrist and thumb
         root that of the hand. Columns: x sideways (the bend axis), y back along the bone, z out of the back.
         """
-        _, turned, bend = self._forward(angles)
-        out = np.tile(np.eye(3), (NUM_JOINTS, 1, 1))
-        for finger in range(5):
-            axis = self.bend_axes[finger]
-            for k in range(3):
-                rotation = turned[finger] @ exp_rotation(axis * bend[finger, k])
-                back = -rotation @ _unit(self._phalanges[finger, k])
-                x = turned[finger] @ axis
-                x = _unit(x - (x @ back) * back)
-                out[1 + 4 * finger + k] = np.column_stack([x, back, np.cross(x, back)])
-            out[4 + 4 * finger] = out[3 + 4 * finger]
+        points, turned, _ = self._forward(angles)
+        back = -_unit(np.diff(points[1:].reshape(5, 4, 3), axis=1))  # (5, 3, 3)
+        axes = (turned @ self.bend_axes[..., None]).transpose(0, 2, 1)  # (5, 1, 3)
+        x = _unit(axes - (axes * back).sum(axis=-1, keepdims=True) * back)
+        out = np.empty((NUM_JOINTS, 3, 3))
+        out[0] = _EYE
+        fingers = out[1:].reshape(5, 4, 3, 3)
+        fingers[:, :3] = np.stack([x, back, np.cross(x, back)], axis=-1)
+        fingers[:, 3] = fingers[:, 2]
         return out
 
 
