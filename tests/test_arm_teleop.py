@@ -106,6 +106,16 @@ def test_a_camera_that_stands_otherwise():
     np.testing.assert_allclose(target.position_m - START.position_m, [0.02, 0, -0.03], atol=1e-9)
 
 
+def test_a_camera_that_faces_the_operator():
+    """The operator faces the base's x axis: what is forward, left and up for them is so for the arm."""
+    session = Session(replace(FAST, camera_yaw=np.pi / 2))
+    session.engage()
+    forward_left_up = np.array([[0, 0, -0.02], [0.02, 0, 0], [0, -0.02, 0]])  # towards the camera, to its right, up
+    for move, expected in zip(forward_left_up, 0.02 * np.eye(3)):
+        target = session.see(5, position_m=HAND.position_m + move)
+        np.testing.assert_allclose(target.position_m - START.position_m, expected, atol=1e-9)
+
+
 def test_the_clutch_must_stay_closed_for_a_while():
     session = Session(replace(FAST, engage_s=0.2))
     session.see(5)
