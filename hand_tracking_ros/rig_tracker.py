@@ -55,6 +55,15 @@ class RigTracker:
         self._next_id = 1
         self.reset()
 
+    def reconfigure(self, config: TrackerConfig) -> None:
+        """Take over new settings between two frames. The networks stay as loaded; all hands start afresh."""
+        self.config = config
+        self.detector.config, self.estimator.config = config.detector, config.keypoints
+        for tracks in self._tracks:
+            tracks.reconfigure(config.track, config.flow)
+        self.filter.reconfigure(config.filter, config.track, replace(config.pose, enabled=True))
+        self.reset()
+
     def reset(self) -> None:
         """Forget all hands. Ids go on counting, so an id always means one hand."""
         for tracks in self._tracks:
@@ -75,11 +84,12 @@ class RigTracker:
                 f"step needs an image from at least one of {len(self.rig.cameras)} cameras, in their order"
             )
         stamp_s = max(frame.stamp_s for frame in frames if frame is not None)
+        while frames[self._turn] is None:  # a camera without an image passes its turn on
+            self._turn = (self._turn + 1) % len(frames)
         found: list[list[HandKeypoints]] = []
         for index, frame in enumerate(frames):
             found.append([] if frame is None else self._look(index, frame))
-        if frames[self._turn] is not None or all(frame is None for frame in frames):
-            self._turn = (self._turn + 1) % len(frames)
+        self._turn = (self._turn + 1) % len(frames)
         self._bind(found, stamp_s)
         keypoints, views = [], {}
         for hand_id, hand in self._hands.items():

@@ -40,6 +40,7 @@ ENVIRONMENT = {
 CLASSES = {
     "camera_node": "CameraNode",
     "hand_tracker_node": "HandTrackerNode",
+    "rig_tracker_node": "RigTrackerNode",
     "detector_node": "DetectorNode",
     "flow_node": "FlowNode",
     "keypoint_node": "KeypointNode",

@@ -102,3 +102,11 @@ def test_steps_need_an_image_of_every_camera_or_none(clip):
         tracker.step([None, None])
     with pytest.raises(ValueError, match="2 cameras"):
         tracker.step([Frame(images[0][0], 0.0)])
+
+
+def test_a_dead_camera_passes_its_turn_to_look_for_hands_on(clip):
+    rig, images = clip
+    for dead in (0, 1):
+        alone = [[None if camera == dead else image for camera, image in enumerate(pair)] for pair in images[:30]]
+        found, _ = run(rig, alone)
+        assert all(len(hands) == 1 for hands in found[15:])

@@ -67,6 +67,9 @@ class HandNode(LifecycleNode):
     def apply(self) -> None:
         """Take over ``self.config`` after a parameter was set while configured."""
 
+    def observe(self) -> None:
+        """Bring ``statistics`` up to date: called before every report, while active."""
+
     # From here on: the machinery.
 
     def __init__(self, name: str, config_type: type[Config], **options) -> None:
@@ -231,6 +234,8 @@ class HandNode(LifecycleNode):
     def _report(self) -> None:
         now_s = time.monotonic()
         period_s, self._reported_s = now_s - self._reported_s, now_s
+        if self._state == "active":
+            self.guarded(self.observe)()
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip("/")
         self._diagnostics.publish(self.statistics.message(name, self._state, period_s, stamp))

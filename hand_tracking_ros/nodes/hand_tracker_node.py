@@ -6,6 +6,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from hand_tracking_ros.nodes.base import HandNode, run
 from hand_tracking_ros.nodes.conversions import stamp_ns, stamp_s
+from hand_tracking_ros.nodes.hand_size_services import HandSizeServices
 from hand_tracking_ros.nodes.image_input import CameraInput, ImageInput, Stopwatch
 from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_detector, warm_up_estimator
 from hand_tracking_ros.nodes.settings import HandTrackerNodeConfig
@@ -21,6 +22,7 @@ class HandTrackerNode(HandNode):
         super().__init__("hand_tracker_node", HandTrackerNodeConfig, **options)
         self._tracker: HandTracker | None = None
         self._images = ImageInput(self)
+        self._hand_size = HandSizeServices(self, lambda: self._tracker and self._tracker.filter)
 
     def configure(self) -> None:
         self._tracker = HandTracker(self.config)
@@ -47,6 +49,9 @@ class HandTrackerNode(HandNode):
 
     def apply(self) -> None:
         self._tracker.reconfigure(self.config)
+
+    def observe(self) -> None:
+        self._hand_size.report()
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         watch = Stopwatch()

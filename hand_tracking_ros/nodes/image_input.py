@@ -58,9 +58,9 @@ class ImageInput:
     def __init__(self, node: HandNode) -> None:
         self._node = node
 
-    def subscribe(self, callback: Callable[[Image | CompressedImage], None], depth: int = 1):
+    def subscribe(self, callback: Callable[[Image | CompressedImage], None], depth: int = 1, topic: str = "image_raw"):
         """Call ``callback`` with every image message until the node is deactivated; returns the subscription."""
-        topic = self._node.resolve_topic_name("image_raw")
+        topic = self._node.resolve_topic_name(topic)
         if self._node.config.image.transport == "compressed":
             return self._node.subscribe(CompressedImage, f"{topic}/compressed", callback, image_qos(depth))
         return self._node.subscribe(Image, topic, callback, image_qos(depth))
@@ -120,6 +120,29 @@ class ImagePairing:
             self._node.skip(f"the image that another stage asks about never arrived, or is too old; {LARGE_IMAGES}")
         else:
             self._requests[stamp] = request
+
+
+class Deadline:
+    """Calls ``callback`` once, some time after ``start``, unless ``stop`` comes first. Lives as long as the node."""
+
+    def __init__(self, node: HandNode, callback: Callable[[], None]) -> None:
+        self._callback = node.guarded(callback)
+        self._timer = node.create_timer(1.0, self._due, clock=node.steady_clock)
+        self._timer.cancel()
+
+    def start(self, seconds: float) -> None:
+        """Call in ``seconds``; has no effect while a call is due already."""
+        if self._timer.is_canceled():
+            self._timer.timer_period_ns = int(max(seconds, 1e-4) * 1e9)
+            self._timer.reset()
+
+    def stop(self) -> None:
+        """Do not call."""
+        self._timer.cancel()
+
+    def _due(self) -> None:
+        self._timer.cancel()
+        self._callback()
 
 
 class Stopwatch:

@@ -1,0 +1,68 @@
+"""Services that keep, or forget, the measured size of the user's hands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from std_srvs.srv import Trigger
+
+from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.hand_size import HandSize, save_hand_size
+from hand_tracking_ros.nodes.base import HandNode
+from hand_tracking_ros.smoothing import HandFilter
+
+
+class HandSizeServices:
+    """``~/save_hand_size`` and ``~/reset_hand_size`` of a node whose filter ``find_filter`` returns, None before
+    it is configured."""
+
+    def __init__(self, node: HandNode, find_filter: Callable[[], HandFilter | None]) -> None:
+        self._node, self._find_filter = node, find_filter
+        node.create_service(Trigger, "~/save_hand_size", self._save)
+        node.create_service(Trigger, "~/reset_hand_size", self._reset)
+
+    def report(self) -> None:
+        """The size for the diagnostics."""
+        hand_filter = self._find_filter()
+        if hand_filter is not None:
+            self._node.statistics.facts |= hand_size_facts(hand_filter.size)
+
+    def _save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.message, response.success = self._saved(), True
+        except ConfigError as error:
+            response.message, response.success = str(error), False
+        return response
+
+    def _saved(self) -> str:
+        """What was saved. Raises ConfigError when nothing was."""
+        size = self._ready_filter().size
+        file = self._node.get_parameter("hand_size.file").value or self._node.config.pose.size_file
+        if not size.is_measured:
+            raise ConfigError(
+                f"the size of the hands is not measured so far (palm {size.palm_m * 1e3:.1f} mm, +- "
+                f"{size.sigma:.1%}): it is while two cameras, or a depth image, see a hand for a second or two"
+            )
+        if not file:
+            raise ConfigError("no file to write to: set the parameter hand_size.file")
+        save_hand_size(file, size)
+        return f"palm {size.palm_m * 1e3:.1f} mm, +- {size.sigma:.1%}, written to {file}"
+
+    def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            self._ready_filter().forget_size()
+            response.message, response.success = "the size of the hands is assumed again, and will be measured", True
+        except ConfigError as error:
+            response.message, response.success = str(error), False
+        return response
+
+    def _ready_filter(self) -> HandFilter:
+        hand_filter = self._find_filter()
+        if hand_filter is None:
+            raise ConfigError("the node is not configured")
+        return hand_filter
+
+
+def hand_size_facts(size: HandSize) -> dict[str, object]:
+    """What the diagnostics say about the size of the hands."""
+    return {"palm_m": size.palm_m, "palm_sigma": size.sigma, "hand_size": "measured" if size.is_measured else "assumed"}
