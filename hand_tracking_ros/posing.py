@@ -17,6 +17,7 @@ from hand_tracking_ros.config import FilterConfig, PoseConfig
 from hand_tracking_ros.filters import make_filter
 from hand_tracking_ros.fitting import (
     DOF,
+    FINGERS,
     SIZE,
     STEP,
     TURN,
@@ -35,8 +36,8 @@ from hand_tracking_ros.kinematics import MEAN_HAND, NUM_ANGLES, HandPose, Kinema
 from hand_tracking_ros.skeleton import Side
 
 # How fast a hand may leave what was expected of it, per second (standard deviation): turn, position, angles.
-_DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0.02, 0.0]])
-SIZE_FLOOR = 0.008  # never surer than this: keypoints are not independent from frame to frame
+_DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0.001, 0.0]])
+SIZE_FLOOR = 0.003  # never surer than this: keypoints are not independent from frame to frame
 PRESETS = {"teleop": (2.5, 8.0), "balanced": (1.0, 2.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
 
 
@@ -114,6 +115,7 @@ class HandPoser:
         self.size, self.shape = size or HandSize(config.palm_m), shape
         self._fit_config = FitConfig(iterations=config.iterations)
         self._hands: dict[int, _Posed] = {}
+        self._fingers: HandFit | None = None  # the last fit, for the length of the person's fingers
 
     def forget(self, kept: set[int]) -> None:
         """Drop all hands but those with the ids ``kept``."""
@@ -126,6 +128,7 @@ class HandPoser:
         try:
             if old is None or old.side != side or not 0 < stamp_s - old.stamp_s <= self._max_gap_s:
                 fit, old = first_pose(views, side, self.size.palm_m, self.shape, self._fit_config), None
+                fit = self._with_known_fingers(fit)
             else:
                 prior = self._expected(old, stamp_s)
                 fit = fit_hand(views, prior.pose, prior, self._fit_config, free_size=measures)
@@ -141,6 +144,7 @@ class HandPoser:
             if measures:
                 self._learn_size(fit)
         old.fit, old.stamp_s = fit, stamp_s
+        self._fingers = fit
         old.filter.update(fit.pose, stamp_s)
         return True
 
@@ -172,6 +176,16 @@ class HandPoser:
         spread = np.linalg.inv(information + np.diag(_LEAST))
         spread.reshape(-1)[:: STEP + 1] += (_DRIFT * self.config.drift) ** 2 * elapsed_s
         return PosePrior(pose, np.linalg.inv(spread))
+
+    def _with_known_fingers(self, fit: HandFit) -> HandFit:
+        """A new hand's first fit, with the finger length that the person's hands are known to have."""
+        if self._fingers is None:
+            return fit
+        information = fit.information.copy()
+        information[FINGERS, :], information[:, FINGERS] = 0.0, 0.0
+        information[FINGERS, FINGERS] = self._fingers.information[FINGERS, FINGERS]
+        pose = replace(fit.pose, finger_ratio=self._fingers.pose.finger_ratio)
+        return replace(fit, pose=pose, information=information)
 
     def _learn_size(self, fit: HandFit) -> None:
         """Take over the size that a fit from several views found."""
