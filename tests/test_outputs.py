@@ -180,6 +180,12 @@ def test_gestures_are_named_after_they_held(side, gesture):
     assert named == [Gesture.NONE] * 5 + [gesture] * 5
 
 
+def test_an_open_hand_is_open_wherever_its_thumb_is():
+    reader = SignReader(GestureConfig(hold_s=0.0))
+    for k, thumb in enumerate((STRAIGHT, THUMB_UP, THUMB_IN)):
+        assert reader.read(1, pose_of((thumb, *(STRAIGHT,) * 4)), k / 60).gesture == Gesture.OPEN
+
+
 def test_a_half_closed_hand_is_no_gesture():
     reader = SignReader(GestureConfig(hold_s=0.0))
     assert reader.read(1, pose_of((THUMB_IN, STRAIGHT, BENT, STRAIGHT, BENT)), 0.0).gesture == Gesture.NONE

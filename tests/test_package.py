@@ -145,7 +145,7 @@ def test_package_xml_declares_the_ros_packages_that_are_used():
 
 def test_every_node_is_an_executable_with_a_main():
     nodes = {path.stem for path in (SOURCE / "nodes").glob("*_node.py")}
-    listed = re.search(r"foreach\(node (.*?)\)", (ROOT / "CMakeLists.txt").read_text())[1].split()
+    listed = re.search(r"foreach\(node ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())[1].split()
     assert set(listed) == nodes
     for node in nodes:
         tree = ast.parse((SOURCE / "nodes" / f"{node}.py").read_text())

@@ -118,7 +118,7 @@ def _gesture(held: _Held) -> Gesture:
     if (held.pinched & ~held.bent).any():  # in a fist the thumb may touch a finger, but a bent one
         return Gesture.PINCH
     return {
-        (False, False, False, False): Gesture.OPEN if held.thumb_off else Gesture.NONE,
+        (False, False, False, False): Gesture.OPEN,
         (True, True, True, True): Gesture.THUMBS_UP if held.thumb_off else Gesture.FIST,
         (False, True, True, True): Gesture.POINT,
         (False, False, True, True): Gesture.VICTORY,
