@@ -35,6 +35,8 @@ class HandTracker:
         mono = as_mono(frame.image)
         clock = _StageClock()
         boxes = self.tracks.predict(mono, frame.stamp_s)
+        if frame.camera is not None and boxes:
+            boxes = self.tracks.expect(self.filter.expected_px(frame.camera, frame.stamp_s))
         clock.lap("flow")
         if self.tracks.wants_detection(frame.stamp_s):
             boxes = self.tracks.associate(self.detector.detect(mono), frame.stamp_s)

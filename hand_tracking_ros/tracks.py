@@ -6,7 +6,7 @@ comes from optical flow on its last keypoints. Times are the stamps of the image
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -98,6 +98,19 @@ class HandTracks:
             elif len(self._tracks) < self.config.max_hands:
                 new_id = self._new_id()
                 self._tracks.append(_Track(new_id, _with_id(detection, new_id), None, -np.inf))
+        return self.boxes()
+
+    def expect(self, expected_px: Mapping[int, np.ndarray]) -> list[HandBox]:
+        """Boxes of this frame, once it is known where fitted poses should have their keypoints (21, 2), by id.
+
+        Optical flow saw the images and is believed first; what it lost follows the pose (MEgATrack, section 3).
+        """
+        for track in self._tracks:
+            points = expected_px.get(track.id)
+            lost = track.seen and track.hand_box.source == Source.PREDICTED
+            if lost and points is not None and np.isfinite(points).all():
+                track.keypoints_px = points
+                self._move(track, box_around(points), Source.PREDICTED)
         return self.boxes()
 
     def adopt(self, box: Box) -> int | None:

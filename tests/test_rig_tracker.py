@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from hand_tracking_ros.cli import main
 from hand_tracking_ros.config import TrackConfig, TrackerConfig
-from hand_tracking_ros.rig import Rig, rig_from_text
+from hand_tracking_ros.hand_size import load_hand_size
+from hand_tracking_ros.rig import Rig, rig_from_text, save_rig
 from hand_tracking_ros.rig_tracker import RigTracker
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.types import Frame, Scale
@@ -110,3 +113,34 @@ def test_a_dead_camera_passes_its_turn_to_look_for_hands_on(clip):
         alone = [[None if camera == dead else image for camera, image in enumerate(pair)] for pair in images[:30]]
         found, _ = run(rig, alone)
         assert all(len(hands) == 1 for hands in found[15:])
+
+
+def test_the_command_tracks_two_videos_and_keeps_the_size(clip, tmp_path, capsys):
+    rig, _ = clip
+    save_rig(tmp_path / "desk.yaml", rig)
+    first, second = (str(FOLDER / name) for name in ("cam0.mp4", "cam1.mp4"))
+    size, output = tmp_path / "me.yaml", tmp_path / "hands.jsonl"
+    arguments = ["track", first, "--rig", str(tmp_path / "desk.yaml"), "--set", "track.max_hands=1"]
+    extra = ["--output", str(output), "--overlay", str(tmp_path / "both.avi"), "--save-hand-size", str(size)]
+    assert main([*arguments, "--also", second, "--max-frames", "90", *extra]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["frames", "90"]
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    metric = [hand for line in lines for hand in line["hands"] if hand["scale"] == "measured"]
+    assert len(lines) == 90 and metric and 0.3 < np.array(metric[-1]["keypoints_m"])[9, 2] < 1.2
+    assert load_hand_size(size).is_measured
+    video = cv2.VideoCapture(str(tmp_path / "both.avi"))
+    assert video.get(cv2.CAP_PROP_FRAME_WIDTH) == 1440 and video.get(cv2.CAP_PROP_FRAME_COUNT) == 90
+
+
+def test_the_command_says_what_is_wrong_with_its_cameras(clip, tmp_path, capsys):
+    rig, _ = clip
+    save_rig(tmp_path / "desk.yaml", rig)
+    first = str(FOLDER / "cam0.mp4")
+    for arguments, message in (
+        (["--also", first], "--also needs --rig"),
+        (["--rig", str(tmp_path / "desk.yaml")], "has 2 cameras, but 1 sources are given"),
+        (["--rig", str(tmp_path / "none.yaml"), "--also", first], "cannot read rig"),
+        (["--max-frames", "2", "--save-hand-size", str(tmp_path / "x.yaml")], "nothing measured the hands"),
+    ):
+        assert main(["track", first, *arguments]) == 2
+        assert message in capsys.readouterr().err

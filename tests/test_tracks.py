@@ -214,3 +214,29 @@ def test_a_detection_corrects_a_track_of_the_wrong_size(side, source):
     see(tracks, 0.0, detection(300, 240))
     (box,) = see(tracks, 0.033, detection(305, 245, side))
     assert (box.id, box.source) == (1, source)
+
+
+def test_a_box_that_flow_lost_follows_the_pose():
+    tracks, rng = HandTracks(), np.random.default_rng(5)
+    scene = rng.integers(0, 255, (240, 320)).astype(np.uint8)
+    other = rng.integers(0, 255, (240, 320)).astype(np.uint8)  # nothing of the scene is left: flow has no chance
+    points = np.column_stack([np.linspace(75, 125, 21), np.linspace(75, 125, 21)[::-1]])
+    tracks.predict(scene, 0.0)
+    tracks.adopt(Box((100.0, 100.0), (60.0, 60.0)))
+    (hand_box,) = tracks.boxes()
+    nothing = np.zeros(21)
+    seen = HandKeypoints(hand_box.id, hand_box.box, Source.DETECTED, points, nothing + 1, nothing, 1.0, 0.5)
+    tracks.update([seen], 0.0)
+    expected = {hand_box.id: points + 40.0}
+    (carried,) = [b for b in tracks.predict(scene, 1 / 30) if b.id == hand_box.id]
+    assert carried.source == Source.PROPAGATED
+    (kept,) = tracks.expect(expected)
+    assert kept.box == carried.box  # flow saw the image: it is believed
+    tracks.update([seen], 1 / 30)
+    (lost,) = tracks.predict(other, 2 / 30)
+    assert lost.source == Source.PREDICTED
+    (moved,) = tracks.expect(expected)
+    assert moved.box.center_px == pytest.approx((140.0, 140.0), abs=0.5)
+    assert tracks.expect({hand_box.id: np.full((21, 2), np.nan)})[0].box == moved.box
+    tracks.drop(hand_box.id)
+    assert tracks.boxes() == []
