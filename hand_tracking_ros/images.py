@@ -62,6 +62,7 @@ _LAYOUTS = {
     "nv21": _Layout(1, None, cv2.COLOR_YUV2BGR_NV21, row_share=(3, 2), even=(2, 2)),
 }
 SUPPORTED_ENCODINGS = tuple(_LAYOUTS)
+DEPTH_ENCODINGS = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3), "mono16": ("u2", 1e-3)}  # metres per unit (REP-118)
 
 
 def to_mono(data, *, height: int, width: int, step: int, encoding: str, is_bigendian: bool = False, bits: int = 16):
@@ -88,6 +89,24 @@ def to_bgr(data, *, height: int, width: int, step: int, encoding: str, is_bigend
     if layout is _BGR8:
         return pixels
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if layout is _MONO8 else layout.to_bgr)
+
+
+def to_depth_m(data, *, height: int, width: int, step: int, encoding: str, is_bigendian: bool = False) -> np.ndarray:
+    """(H, W) float32 metres of a raw depth image: 32FC1 in metres, or 16UC1 (also called mono16) in millimetres.
+
+    What was not measured stays as it came: 0, NaN or infinity. Raises ImageError.
+    """
+    if encoding not in DEPTH_ENCODINGS:
+        raise ImageError(
+            f"a depth image in encoding '{encoding}'; known: 32FC1 in metres, 16UC1 in millimetres. An image of "
+            "disparities or colours is no depth image, and compressedDepth must be decoded first"
+        )
+    kind, metres = DEPTH_ENCODINGS[encoding]
+    layout = _Layout(int(kind[1]))
+    _check_buffer(data, layout, height, width, step, encoding)
+    pixels = np.ascontiguousarray(_pixels(data, layout, height, width, step))
+    values = pixels.view((">" if is_bigendian else "<") + kind)[..., 0]
+    return values.astype(np.float32) if metres == 1.0 else values * np.float32(metres)
 
 
 def decode_compressed(data, format: str = "") -> np.ndarray:
@@ -149,6 +168,12 @@ def _checked(data, height: int, width: int, step: int, encoding: str) -> _Layout
     layout = _LAYOUTS.get(encoding)
     if layout is None:
         raise ImageError(f"unknown image encoding '{encoding}'; supported: {', '.join(SUPPORTED_ENCODINGS)}")
+    _check_buffer(data, layout, height, width, step, encoding)
+    return layout
+
+
+def _check_buffer(data, layout: _Layout, height: int, width: int, step: int, encoding: str) -> None:
+    """Raise ImageError when the sizes do not fit each other."""
     where = f"{encoding} image of {width}x{height}"
     if width < 1 or height < 1:
         raise ImageError(f"{where} has zero size: the camera driver sent an empty image")
@@ -162,7 +187,6 @@ def _checked(data, height: int, width: int, step: int, encoding: str) -> _Layout
     if got != expected:
         what = "truncated" if got < expected else "too long"
         raise ImageError(f"{where} is {what}: expected {expected} bytes (step {step} x {height} rows), got {got}")
-    return layout
 
 
 def _pixels(data, layout: _Layout, height: int, width: int, step: int) -> np.ndarray:

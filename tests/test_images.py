@@ -199,3 +199,26 @@ def test_as_mono():
     for bad in (np.zeros((H, W), np.float32), np.zeros((0, W), np.uint8), np.zeros((H, W, 2), np.uint8)):
         with pytest.raises(ImageError):
             images.as_mono(bad)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(("encoding", "kind"), [("32FC1", "f4"), ("16UC1", "u2"), ("mono16", "u2")])
+def test_depth_images_become_metres(encoding, kind, big):
+    unit, least = (1.0, np.nan) if kind == "f4" else (1e-3, 0)
+    values = np.array([[0, 250, least], [65, 4321, 65535]])
+    pixels = values.astype((">" if big else "<") + kind)
+    padded = np.zeros((2, pixels.itemsize * 3 + 4), np.uint8)
+    padded[:, : pixels.itemsize * 3] = pixels.view(np.uint8).reshape(2, -1)
+    depth = images.to_depth_m(
+        padded.tobytes(), height=2, width=3, step=padded.shape[1], encoding=encoding, is_bigendian=big
+    )
+    assert depth.dtype == np.float32 and np.allclose(depth, values * unit, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "size", "says"),
+    [("rgb8", 24, "encoding 'rgb8'; known: 32FC1 in metres"), ("32FC1", 12, "truncated: expected 24 bytes")],
+)
+def test_bad_depth_images_are_explained(encoding, size, says):
+    with pytest.raises(ImageError, match=says):
+        images.to_depth_m(bytes(size), height=2, width=3, step=12, encoding=encoding)

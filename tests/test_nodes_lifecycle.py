@@ -10,8 +10,10 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from ros_graph import CLASSES, diagnostics, write_blob_models, write_clip
 
+from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.msg import HandArray, HandModelInfo
 from hand_tracking_ros.nodes.base import latched_qos
+from hand_tracking_ros.rig import Rig, RigCamera, save_rig
 
 WALK = [
     (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
@@ -35,7 +37,8 @@ def parameters(tmp_path_factory):
     """Parameters that any node can start with."""
     folder = tmp_path_factory.mktemp("models")
     write_clip(folder / "clip", count=3)
-    values = {**write_blob_models(folder), "camera.source": str(folder / "clip")}
+    save_rig(folder / "rig.yaml", Rig((RigCamera("cam0", 640, 480, Camera(500.0, 500.0, 320.0, 240.0)),)))
+    values = {**write_blob_models(folder), "camera.source": str(folder / "clip"), "rig.file": str(folder / "rig.yaml")}
     return {name.replace(".", "__"): value for name, value in values.items()}
 
 

@@ -63,6 +63,18 @@ def image_from_message(message: Image | CompressedImage, *, color: bool = False,
     )
 
 
+def depth_from_message(message: Image) -> np.ndarray:
+    """(H, W) float32 metres of a depth image. Raises ImageError."""
+    return images.to_depth_m(
+        message.data,
+        height=message.height,
+        width=message.width,
+        step=message.step,
+        encoding=message.encoding,
+        is_bigendian=bool(message.is_bigendian),
+    )
+
+
 def image_to_message(image: np.ndarray, header: Header) -> Image:
     """mono8 or bgr8 message of a uint8 image (H, W) or (H, W, 3)."""
     height, width = image.shape[:2]

@@ -6,6 +6,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from hand_tracking_ros.nodes.base import HandNode, run
 from hand_tracking_ros.nodes.conversions import stamp_ns, stamp_s
+from hand_tracking_ros.nodes.depth_input import DepthInput
 from hand_tracking_ros.nodes.hand_size_services import HandSizeServices
 from hand_tracking_ros.nodes.image_input import CameraInput, ImageInput, Stopwatch
 from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_detector, warm_up_estimator
@@ -22,6 +23,7 @@ class HandTrackerNode(HandNode):
         super().__init__("hand_tracker_node", HandTrackerNodeConfig, **options)
         self._tracker: HandTracker | None = None
         self._images = ImageInput(self)
+        self._depth = DepthInput(self, self._track)
         self._hand_size = HandSizeServices(self, lambda: self._tracker and self._tracker.filter)
 
     def configure(self) -> None:
@@ -35,9 +37,12 @@ class HandTrackerNode(HandNode):
         self._model_info.publish()
         self._camera = CameraInput(self)
         self._camera.subscribe()
+        if self.config.depth.enabled:
+            self._depth.subscribe()
         self._images.subscribe(self._on_image)
 
     def deactivate(self) -> None:
+        self._depth.clear()
         if self._tracker is not None:
             self._tracker.reset()
 
@@ -52,15 +57,24 @@ class HandTrackerNode(HandNode):
 
     def observe(self) -> None:
         self._hand_size.report()
+        if self.config.depth.enabled:
+            self._depth.observe()
 
     def _on_image(self, message: Image | CompressedImage) -> None:
+        self.statistics.loss.arrive(stamp_ns(message.header.stamp))
+        if self.config.depth.enabled:
+            self._depth.add_image(message)
+        else:
+            self._track(message)
+
+    def _track(self, message: Image | CompressedImage, depth: Image | None = None) -> None:
         watch = Stopwatch()
-        header = message.header
-        self.statistics.loss.arrive(stamp_ns(header.stamp))
+        header, camera = message.header, self._camera.camera
         mono = self._images.mono(message)
+        depth_m = self._depth.read(depth, mono.shape, camera) if self.config.depth.enabled else None
         convert_s = watch.lap()
         try:
-            hands = self._tracker.step(Frame(mono, stamp_s(header.stamp), self._camera.camera))
+            hands = self._tracker.step(Frame(mono, stamp_s(header.stamp), camera, depth_m))
         except Exception:
             self._tracker.reset()  # half a step may have been done
             raise

@@ -114,6 +114,22 @@ class RigConfig(Config):
 
 
 @dataclass(frozen=True)
+class DepthConfig(Config):
+    """hand_tracker_node: a depth image that is aligned with image_raw."""
+
+    enabled: bool = param(
+        False, "Take depth images from depth/image_rect_raw, aligned with image_raw (32FC1 or 16UC1)", read_only=True
+    )
+    sync_s: float = param(0.017, "Most that the stamps of an image and its depth image differ", low=0.0, high=1.0)
+    wait_s: float = param(
+        0.02, "An image waits this long for its depth image, unless that stream is silent", low=0.0, high=1.0
+    )
+    silent_s: float = param(
+        0.5, "Depth images that have not come for this long are reported, and nobody waits", low=0.05, high=60.0
+    )
+
+
+@dataclass(frozen=True)
 class HandSizeConfig(Config):
     """Keeping the measured size of the user's hands."""
 
@@ -157,6 +173,7 @@ class HandTrackerNodeConfig(NodeConfig, TrackerConfig):
     markers: MarkerConfig = field(default_factory=MarkerConfig)
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
     hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 

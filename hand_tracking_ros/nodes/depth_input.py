@@ -1,0 +1,134 @@
+"""Depth images coming in, each brought to the image that it belongs to."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+
+from hand_tracking_ros.errors import ImageError
+from hand_tracking_ros.nodes.base import HandNode, image_qos
+from hand_tracking_ros.nodes.conversions import depth_from_message, stamp_s
+from hand_tracking_ros.nodes.image_input import Deadline
+from hand_tracking_ros.types import Camera
+
+TOPIC = "depth/image_rect_raw"
+KEPT = 4  # depth images that may still find their image
+
+
+class DepthInput:
+    """Calls ``process(image message, depth message or None)`` for every image, in their order.
+
+    An image waits for its depth image, which may arrive before or after it, for ``depth.wait_s``; not at all while
+    depth images do not come. Without a depth image, or with one that cannot be used, tracking goes on, and the
+    diagnostics say so.
+    """
+
+    def __init__(self, node: HandNode, process: Callable[[Image | CompressedImage, Image | None], None]) -> None:
+        self._node, self._process = node, process
+        self._deadline = Deadline(node, self._give_up_waiting)
+        self.clear()
+
+    def subscribe(self) -> None:
+        """Listen until the node is deactivated."""
+        self.clear()
+        self._node.statistics.facts |= {"depth_used": 0, "depth_missing": 0, "depth_errors": 0}
+        self._node.subscribe(Image, TOPIC, self._on_depth, image_qos(KEPT))
+
+    def clear(self) -> None:
+        """Forget everything that waits."""
+        self._deadline.stop()
+        self._waiting: Image | CompressedImage | None = None
+        self._depths: deque[Image] = deque(maxlen=KEPT)
+        self._last_at_s = self._used_at_s = time.monotonic()
+        self._error = ""
+        self._node.statistics.problems.pop("depth", None)
+
+    def add_image(self, message: Image | CompressedImage) -> None:
+        """An image has arrived."""
+        if self._waiting is not None:
+            self._give_up_waiting()
+        depth = self._nearest(message)
+        if depth is not None or self._is_silent:
+            self._hand_on(message, depth)
+        else:
+            self._waiting = message
+            self._deadline.start(self._node.config.depth.wait_s)
+
+    def read(self, depth: Image | None, shape: tuple[int, ...], camera: Camera | None) -> np.ndarray | None:
+        """(H, W) float32 metres for an image of ``shape``; None, counted, where there is nothing to use."""
+        facts = self._node.statistics.facts
+        if depth is None:
+            facts["depth_missing"] += 1
+            return None
+        try:
+            depth_m = depth_from_message(depth)
+            if depth_m.shape != shape[:2]:
+                raise ImageError(
+                    f"depth images are {depth_m.shape[1]}x{depth_m.shape[0]}, but image_raw is {shape[1]}x{shape[0]}: "
+                    "use the depth that the driver aligns with the image"
+                )
+            if camera is None:
+                raise ImageError("depth is of no use without a calibrated camera_info")
+        except ImageError as error:
+            facts["depth_errors"] += 1
+            self._error = str(error)
+            return None
+        facts["depth_used"] += 1
+        self._error, self._used_at_s = "", time.monotonic()
+        return depth_m
+
+    def observe(self) -> None:
+        """State in the diagnostics whether depth is of use."""
+        problem = self._problem()
+        known = self._node.statistics.problems.pop("depth", None)
+        if problem:
+            self._node.statistics.problems["depth"] = problem
+            if known is None:
+                self._node.get_logger().warning(f"depth: {problem}")
+
+    def _problem(self) -> str:
+        now_s, goes_on = time.monotonic(), "tracking goes on without"
+        topic = self._node.resolve_topic_name(TOPIC)
+        if self._is_silent:
+            return f"no depth image on {topic} for {now_s - self._last_at_s:.1f} s; {goes_on}"
+        if self._error:
+            return f"{self._error}; {goes_on}"
+        if now_s - self._used_at_s > 2 * self._node.config.depth.silent_s and self._node.statistics.frames:
+            return (
+                f"depth images come on {topic}, but none with a stamp within depth.sync_s of an image's: synchronise "
+                f"the streams, or raise depth.wait_s where depth comes late; {goes_on}"
+            )
+        return ""
+
+    @property
+    def _is_silent(self) -> bool:
+        return time.monotonic() - self._last_at_s > self._node.config.depth.silent_s
+
+    def _on_depth(self, message: Image) -> None:
+        self._last_at_s = time.monotonic()
+        self._depths.append(message)
+        if self._waiting is not None and self._nearest(self._waiting) is message:
+            self._give_up_waiting()
+
+    def _nearest(self, message: Image | CompressedImage) -> Image | None:
+        """The depth image nearest in time, if it is near enough."""
+
+        def gap_s(depth: Image) -> float:
+            return abs(stamp_s(depth.header.stamp) - stamp_s(message.header.stamp))
+
+        nearest = min(self._depths, key=gap_s, default=None)
+        return nearest if nearest is not None and gap_s(nearest) <= self._node.config.depth.sync_s else None
+
+    def _give_up_waiting(self) -> None:
+        """Hand on the image that waits, with what there is."""
+        message, self._waiting = self._waiting, None
+        if message is not None:
+            self._hand_on(message, self._nearest(message))
+
+    def _hand_on(self, message: Image | CompressedImage, depth: Image | None) -> None:
+        self._deadline.stop()
+        self._process(message, depth)
