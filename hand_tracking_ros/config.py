@@ -139,6 +139,9 @@ class FilterConfig(Config):
         0.06, "kalman: measurement noise, palm lengths (standard deviation)", low=0.0001, high=1.0
     )
     side_memory_s: float = param(2.0, "Handedness is averaged over about this long", low=0.0, high=60.0)
+    predict_s: float = param(
+        0.0, "Hands are published as they will be this long after their image's stamp", low=0.0, high=0.2
+    )
     one_person: bool = param(True, "Two hands in view belong to one person: one is left, the other right")
 
 
@@ -155,7 +158,7 @@ class PoseConfig(Config):
         "File with the measured size of the user's hands ('hand-tracking size'); wins over palm_m",
         read_only=True,
     )
-    iterations: int = param(6, "Most iterations of the fit per frame", low=1, high=100)
+    iterations: int = param(4, "Most iterations of the fit per frame", low=1, high=100)
     lead: float = param(0.7, "Share of the last motion that the next pose is expected to repeat", low=0.0, high=1.0)
     drift: float = param(
         1.0, "How far a pose may leave what was expected; lower is steadier and lags more", low=0.01, high=100.0

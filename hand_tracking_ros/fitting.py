@@ -60,7 +60,7 @@ class FitConfig:
     metric_sigma_m: float = 0.008
     outlier: float = 2.0
     iterations: int = 12
-    tolerance: float = 1e-3
+    tolerance: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -178,24 +178,22 @@ def first_pose(
 ) -> HandFit:
     """A pose for a hand of which nothing is known yet: the best fit from several guesses.
 
-    The guesses: the palm as relative depths have it, and turned the other way about the image plane; fingers straight,
-    and bent. Raises ValueError when no view has all keypoints of the palm.
+    The guesses: the palm as relative depths of the surest view have it, and turned the other way about the image
+    plane; fingers straight, and bent. Raises ValueError when no view has all keypoints of the palm.
     """
-    views = sorted(views, key=lambda view: -float(np.nansum(view.scores)))
-    for view in views:
-        if np.isfinite(view.keypoints_px[PALM_JOINTS]).all():
-            break
-    else:
+    able = [view for view in views if np.isfinite(view.keypoints_px[PALM_JOINTS]).all()]
+    if not able:
         raise ValueError("cannot fit a new hand: no view has all keypoints of the palm")
+    view = max(able, key=lambda view: float(view.scores.sum()))
     fits = []
     for sign in (1.0, -1.0):
         start = _palm_pose(view, side, palm_m, shape, sign)
         for bend in (0.15, 1.0):
             angles = REST_ANGLES.copy()
             angles[4:][np.arange(16) % 4 != 1] = bend
-            fits.append(fit_hand(views, replace(start, angles=angles), config=config))
+            fits.append(fit_hand(views, replace(start, angles=angles), config=replace(config, iterations=4)))
     best = min(fits, key=lambda fit: fit.cost)
-    return fit_hand(views, best.pose, config=replace(config, iterations=30))
+    return fit_hand(views, best.pose, config=replace(config, iterations=8))
 
 
 def _palm_pose(view: HandView, side: Side, palm_m: float, shape: KinematicHand, sign: float) -> HandPose:
