@@ -75,7 +75,7 @@ class HandFilter:
 
     @property
     def _longest_gap_s(self) -> float:
-        return max(self._track.max_gap_s, self._track.coast_s)
+        return max(self._track.max_gap_s, self._track.coast_s + self.config.predict_s)
 
     def apply(
         self,
@@ -84,7 +84,8 @@ class HandFilter:
         camera: Camera | None = None,
         views: Mapping[int, Sequence[HandView]] | None = None,
     ) -> list[Hand]:
-        """Hands at ``stamp_s``, by id. Points in metres need the ``camera`` that took them; else they are relative.
+        """Hands as of ``stamp_s`` plus ``predict_s``, by id. Points in metres need the ``camera`` that took them; else they
+        are relative.
 
         ``views``: what cameras see of each hand, by id, where that is more than the keypoints in the one ``camera``.
         """
@@ -170,9 +171,10 @@ class HandFilter:
     def _hand(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None) -> Hand:
         last = smoothed.last
         seen = smoothed.seen_s == stamp_s
-        values, velocity = smoothed.filter.predict(stamp_s), smoothed.filter.velocity
+        future_s = stamp_s + self.config.predict_s
+        values, velocity = smoothed.filter.predict(future_s), smoothed.filter.velocity
         keypoints_px = values[:-1, :2].copy()
-        scale, points_3d, velocities_3d, pose = self._in_space(smoothed, stamp_s, camera)
+        scale, points_3d, velocities_3d, pose = self._in_space(smoothed, future_s, camera)
         return Hand(
             id=last.id,
             side=smoothed.side,

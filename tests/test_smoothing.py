@@ -150,3 +150,39 @@ def test_palm_length_does_not_shrink_when_the_hand_tilts(tilt_deg):
     depth = FLAT[:, 1] * np.sin(tilt)
     assert palm_length_px(points, depth - depth[9]) == pytest.approx(80, rel=0.04)
     assert len(PALM_RATIOS) == 5
+
+
+@pytest.mark.parametrize("kind", ["none", "one_euro", "kalman"])
+@pytest.mark.parametrize("camera", [None, Camera(600.0, 600.0, 320.0, 240.0)], ids=["image", "metres"])
+def test_prediction_leads_by_what_the_hand_moves_in_that_time(kind, camera):
+    speed_px, lead_s, frames = 60.0, 0.1, 45
+    config = {"kind": kind, "min_cutoff_hz": 3.0}
+
+    def last(predict_s: float):
+        hand_filter = HandFilter(FilterConfig(**config, predict_s=predict_s))
+        for k in range(frames):
+            seen = [observed((200 + speed_px * k / 30, 300.0))]
+            (hand,) = hand_filter.apply(seen, k / 30, camera)
+        return hand
+
+    now, later = last(0.0), last(lead_s)
+    led = later.keypoints_px - now.keypoints_px
+    assert np.abs(led - [speed_px * lead_s, 0.0]).max() < 1.0
+    assert (later.box.center_px[0] - now.box.center_px[0]) == pytest.approx(speed_px * lead_s, abs=1.0)
+    if camera is not None:
+        led_m = (later.points_3d - now.points_3d)[:, 0]
+        moved_m = speed_px * lead_s * now.points_3d[9, 2] / camera.fx
+        assert led_m.mean() == pytest.approx(moved_m, rel=0.15)
+        assert later.points_3d[0, 0] - now.points_3d[0, 0] == pytest.approx(
+            later.pose.position_m[0] - now.pose.position_m[0]
+        )
+
+
+def test_a_hand_that_coasts_is_predicted_as_well():
+    track = TrackConfig(coast_s=0.5, max_gap_s=0.1)
+    hand_filter = HandFilter(FilterConfig(kind="none", predict_s=0.2), track)
+    for k in range(6):
+        hand_filter.apply([observed((200 + 10 * k, 300))], k / 30)
+    (hand,) = hand_filter.apply([observed((250, 300), presence=0.0)], 8 / 30)
+    assert hand.source == Source.PREDICTED
+    assert hand.keypoints_px[0, 0] == pytest.approx(250 + 10 * (3 + 6))
