@@ -108,6 +108,14 @@ def test_poses_survive(side, shape):
     assert (back.pose.shape is MEAN_HAND) == (shape is MEAN_HAND)
 
 
+def test_a_hand_that_nobody_filled_has_no_pose():
+    from hand_tracking_ros import msg
+
+    box = msg.RotatedBox(width_px=1.0, height_px=1.0)
+    message = msg.HandArray(hands=[msg.Hand(box=box, source=msg.Hand.SOURCE_DETECTED)])
+    assert hand_messages.hands_from_message(message)[0].pose is None
+
+
 def test_a_message_in_old_parts_equals_a_new_one():
     def hand(number: int) -> Hand:
         values = random(21, 2), random(21) / 700, random(21, 2)

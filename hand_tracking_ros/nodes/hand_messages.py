@@ -102,7 +102,7 @@ def hands_from_message(message: msg.HandArray) -> list[Hand]:
 
 
 def _pose_of(message: msg.Hand) -> HandPose | None:
-    if not np.isfinite(message.palm_m):
+    if not message.palm_m > 0:  # NaN, or a message that nobody filled
         return None
     at, turn = message.wrist_pose.position, message.wrist_pose.orientation
     return HandPose(
