@@ -44,6 +44,9 @@ class RigTracker:
     ``disagreement``: per camera the mean distance between its keypoints and the hands that all cameras agreed on, in
     palm lengths, over about the last second; NaN while only one camera sees hands. Keypoints differ by 0.05 to 0.2;
     lasting values above 0.4 mean a wrong calibration, or cameras that are swapped.
+
+    ``apart``: per camera whether, in the last step, it saw only hands that no other camera sees, though a hand that
+    one of those sees should be in its image too. Lasting, it means the same.
     """
 
     def __init__(self, rig: Rig, config: TrackerConfig = TrackerConfig()):
@@ -72,6 +75,7 @@ class RigTracker:
         self._hands: dict[int, _Seen] = {}
         self._turn = 0  # the camera in which DetNet looks next
         self.disagreement = np.full(len(self.rig.cameras), np.nan)
+        self.apart = np.zeros(len(self.rig.cameras), bool)
 
     def step(self, frames: Sequence[Frame | None]) -> list[Hand]:
         """Hands at the newest stamp, by id; image values are those of the rig's first camera, 3D is the rig's frame.
@@ -91,12 +95,13 @@ class RigTracker:
             found.append([] if frame is None else self._look(index, frame))
         self._turn = (self._turn + 1) % len(frames)
         self._bind(found, stamp_s)
-        keypoints, views = [], {}
+        keypoints, views, seen_by = [], {}, {}
         for hand_id, hand in self._hands.items():
             seen = {
                 index: (next((k for k in found[index] if k.id == track), None)) for index, track in hand.tracks.items()
             }
             seen = {index: k for index, k in seen.items() if k is not None and self._counts(k, hand_id)}
+            seen_by[hand_id] = {index: k.id for index, k in seen.items()}
             if not seen:
                 keypoints += self._unseen(hand_id, stamp_s)
                 continue
@@ -104,6 +109,7 @@ class RigTracker:
             keypoints.append(self._in_first_camera(hand_id, seen, views[hand_id], stamp_s))
         hands = self.filter.apply(keypoints, stamp_s, self.rig.cameras[0].camera, views)
         self._check(views)
+        self._find_apart(found, seen_by, frames, stamp_s)
         alive = {hand.id for hand in hands}
         self._hands = {i: hand for i, hand in self._hands.items() if i in alive}
         return hands
@@ -230,3 +236,14 @@ class RigTracker:
             old = self.disagreement[index]
             new = float(np.mean(shares))
             self.disagreement[index] = new if np.isnan(old) else old + 0.05 * (new - old)
+
+    def _find_apart(self, found, seen_by: dict[int, dict[int, int]], frames, stamp_s: float) -> None:
+        """Find the cameras that do not meet the others."""
+        shared = {(i, track) for seen in seen_by.values() if len(seen) > 1 for i, track in seen.items()}
+        alone = {hand_id: next(iter(seen)) for hand_id, seen in seen_by.items() if len(seen) == 1}
+        for index, frame in enumerate(frames):
+            tracks = [(index, k.id) for k in found[index] if k.presence >= self.config.track.start_presence]
+            self.apart[index] = bool(tracks) and not shared.intersection(tracks) and any(
+                camera != index and self._projected_box(index, hand_id, stamp_s, frame.image.shape) is not None
+                for hand_id, camera in alone.items()
+            )

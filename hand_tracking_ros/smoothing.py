@@ -84,8 +84,8 @@ class HandFilter:
         camera: Camera | None = None,
         views: Mapping[int, Sequence[HandView]] | None = None,
     ) -> list[Hand]:
-        """Hands as of ``stamp_s`` plus ``predict_s``, by id. Points in metres need the ``camera`` that took them; else they
-        are relative.
+        """Hands as of ``stamp_s`` plus ``predict_s``, by id. Points in metres need the ``camera`` that took them, else
+        they are relative.
 
         ``views``: what cameras see of each hand, by id, where that is more than the keypoints in the one ``camera``.
         """

@@ -85,7 +85,7 @@ class RigTrackerNode(HandNode):
         self.statistics.facts |= self._watch.facts(now_s, now_s - self._observed_s)
         self._observed_s = now_s
         self._hand_size.report()
-        problems = self._watch.problems(now_s)
+        problems = self._watch.problems(now_s, self._tracker.filter.size)
         for name in problems.keys() - self.statistics.problems.keys():
             self.get_logger().warning(f"{name}: {problems[name]}")
         self._show(problems)
@@ -139,7 +139,7 @@ class RigTrackerNode(HandNode):
             self._tracker.reset()  # half a step may have been done
             raise
         total_s = watch.lap()
-        self._watch.step(self._tracker.disagreement, stamp_s(newest.header.stamp))
+        self._watch.step(self._tracker.disagreement, self._tracker.apart, stamp_s(newest.header.stamp))
         header = Header(stamp=newest.header.stamp, frame_id=self.config.rig.frame_id)
         first = self._tracker.rig.cameras[0]
         self._output.publish(hands, header, width=first.width, height=first.height)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from hand_tracking_ros.frame_groups import OLDEST_S, FrameGroups
+from hand_tracking_ros.hand_size import HandSize
 
-FAR = 0.4  # palm lengths: a camera that disagrees by more than this
-FAR_S = 2.0  # for as long as this shows other hands, or shows them from somewhere else
+FAR = 0.4  # palm lengths: a camera that disagrees by more than this shows other hands, or from somewhere else
+LASTING_S = 2.0  # what has been so for this much longer than it has not is no accident
+PALMS_M = (0.055, 0.125)  # of children and of adults with large hands
 LONGEST_STEP_S = 0.5  # a pause is not disagreement
 
 
@@ -18,18 +20,22 @@ class RigWatch:
 
     def __init__(self, names: Sequence[str], groups: FrameGroups) -> None:
         self._names, self._groups = names, groups
-        self._far_s = np.zeros(len(names))  # for how long each camera has disagreed
+        self._wrong_s = 0.0  # how much longer the cameras have not fitted together than they have
+        self._apart = np.zeros(len(names), bool)
         self._disagreement = np.full(len(names), np.nan)
         self._stamp_s = -np.inf
         self._arrived = [0] * len(names)
 
-    def step(self, disagreement: np.ndarray, stamp_s: float) -> None:
-        """Take RigTracker's ``disagreement`` after the step of ``stamp_s``."""
+    def step(self, disagreement: np.ndarray, apart: np.ndarray, stamp_s: float) -> None:
+        """Take what RigTracker says under these names after the step of ``stamp_s``."""
         elapsed_s = stamp_s - self._stamp_s
         compared = ~np.isnan(disagreement) & (disagreement != self._disagreement)  # else it says nothing about now
+        far = compared.any() and np.nanmax(disagreement) > FAR
         if 0 < elapsed_s < LONGEST_STEP_S:
-            self._far_s += np.where(compared, elapsed_s, 0.0)
-        self._far_s[~(disagreement > FAR)] = 0.0
+            change = 1 if far or apart.any() else -1 if compared.any() else 0
+            self._wrong_s = min(max(self._wrong_s + change * elapsed_s, 0.0), 2 * LASTING_S)
+        if apart.any():
+            self._apart = apart.copy()
         self._disagreement, self._stamp_s = disagreement.copy(), stamp_s
 
     def facts(self, now_s: float, period_s: float) -> dict[str, object]:
@@ -49,8 +55,8 @@ class RigWatch:
             }
         return values
 
-    def problems(self, now_s: float) -> dict[str, str]:
-        """What is wrong at the moment, by camera."""
+    def problems(self, now_s: float, size: HandSize) -> dict[str, str]:
+        """What is wrong at the moment, by camera; ``size`` is the one that the cameras find."""
         found = {}
         for i, (name, stream) in enumerate(zip(self._names, self._groups.streams, strict=True)):
             if self._groups.is_silent(i, now_s):
@@ -60,11 +66,19 @@ class RigWatch:
                     f"its images are {stream.lag_s:.2f} s older than those of other cameras when they arrive, and are "
                     "not used: synchronise the clocks of the cameras, or find out what delays this one"
                 )
-        far = self._far_s >= FAR_S
-        if far.any():
-            worst = int(np.argmax(np.where(far, self._disagreement, -1.0)))
-            found["rig"] = (
-                f"{self._names[worst]} disagrees with the other cameras by {self._disagreement[worst]:.2f} palm "
-                "lengths: rig.file does not fit the cameras (calibration wrong, cameras swapped or moved)"
-            )
-        return found
+        rig = self._rig_problem(size)
+        return {**found, "rig": rig} if rig else found
+
+    def _rig_problem(self, size: HandSize) -> str:
+        """What is wrong between the cameras; empty when nothing is."""
+        advice = "rig.file does not fit the cameras (calibration wrong, cameras swapped or moved)"
+        if self._wrong_s < LASTING_S:
+            if size.is_measured and not PALMS_M[0] < size.palm_m < PALMS_M[1]:
+                return f"palms measure {size.palm_m * 1e3:.0f} mm, as no hand's do: {advice}"
+            return ""
+        gaps = np.nan_to_num(self._disagreement)
+        if gaps.max() > FAR:
+            name, gap = self._names[int(gaps.argmax())], gaps.max()
+            return f"{name} disagrees with the other cameras by {gap:.2f} palm lengths: {advice}"
+        names = " and ".join(name for name, apart in zip(self._names, self._apart) if apart)
+        return f"{names}: sees hands, but never those of the other cameras, which should be in its image: {advice}"

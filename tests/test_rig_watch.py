@@ -1,0 +1,67 @@
+"""What is wrong with the cameras of a rig is noticed, lastingly, and by name. No ROS needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hand_tracking_ros.frame_groups import FrameGroups
+from hand_tracking_ros.hand_size import HandSize
+from hand_tracking_ros.nodes.rig_watch import RigWatch
+
+NAMES = ("left", "right")
+NEITHER = np.zeros(2, bool)
+
+
+def watch_of(groups: FrameGroups | None = None) -> RigWatch:
+    return RigWatch(NAMES, groups or FrameGroups(2, 0.0, silent_s=1e9))
+
+
+def feed(watch: RigWatch, seconds: float, disagreement, apart=NEITHER, start_s=0.0) -> None:
+    for k in range(int(seconds * 30)):
+        noise = np.array([1e-6 * k, 0.0])  # what is compared anew changes a little
+        watch.step(np.asarray(disagreement) + noise, np.asarray(apart), start_s + k / 30)
+
+
+def test_a_camera_that_disagrees_is_named_after_two_seconds_and_forgiven_when_it_agrees():
+    watch = watch_of()
+    feed(watch, 1.5, [0.2, 0.7])
+    assert watch.problems(0.0, HandSize()) == {}
+    feed(watch, 1.0, [0.2, 0.7], start_s=1.5)
+    assert "right disagrees with the other cameras by 0.70 palm lengths" in watch.problems(0.0, HandSize())["rig"]
+    feed(watch, 4.0, [0.1, 0.1], start_s=2.5)
+    assert watch.problems(0.0, HandSize()) == {}
+
+
+def test_a_disagreement_of_which_nothing_new_is_known_does_not_count():
+    watch = watch_of()
+    for k in range(300):  # hands have left: the last value stands
+        watch.step(np.array([0.2, 0.7]), NEITHER, k / 30)
+    assert watch.problems(0.0, HandSize()) == {}
+
+
+def test_cameras_that_never_meet_are_named():
+    watch = watch_of()
+    feed(watch, 2.5, [np.nan, np.nan], apart=[True, True])
+    assert watch.problems(0.0, HandSize())["rig"].startswith("left and right: sees hands, but never those")
+
+
+@pytest.mark.parametrize(("palm_m", "wrong"), [(0.045, True), (0.065, False), (0.11, False), (0.15, True)])
+def test_hands_of_impossible_size_are_a_matter_of_the_rig(palm_m, wrong):
+    assert ("rig" in watch_of().problems(0.0, HandSize(palm_m, 0.01))) == wrong
+    assert watch_of().problems(0.0, HandSize(palm_m, 0.075)) == {}  # not measured
+
+
+def test_silent_and_late_cameras_are_named_and_counted():
+    groups: FrameGroups[str] = FrameGroups(2, 0.0)
+    watch = RigWatch(NAMES, groups)
+    for k in range(30):
+        groups.add(0, k / 30, "image", k / 30)
+        groups.add(1, k / 30 - 0.5, "image", k / 30)
+        groups.take()
+    problems = watch.problems(1.0, HandSize())
+    assert set(problems) == {"right"} and "0.50 s older" in problems["right"]
+    assert "no image for 2.0 s" in watch.problems(29 / 30 + 2.0, HandSize())["left"]
+    facts = watch.facts(2.0, 2.0)
+    assert facts["left rate_hz"] == 15 and facts["left dropouts"] == 1 and facts["right unused"] == 30
+    assert watch.facts(2.0, 2.0)["left rate_hz"] == 0  # since the last time
