@@ -30,7 +30,7 @@ def test_launch_files_compile_and_start_the_graph_that_up_starts(file):
     assert executables(file) == FILES[file]
 
 
-@pytest.mark.parametrize("node", sorted({*graph.TRACKER_GRAPH, *graph.STAGES_GRAPH}))
+@pytest.mark.parametrize("node", sorted({*graph.TRACKER_GRAPH, *graph.STAGES_GRAPH, "rig_tracker_node"}))
 def test_their_executables_are_nodes_that_the_build_installs(node):
     assert (NODES / f"{node}.py").is_file()
     build = share_directory() / "CMakeLists.txt"
@@ -78,3 +78,31 @@ def test_launch_files_describe_their_graph(file):
     nodes = start.execute(context)
     assert tuple(node.node_executable for node in nodes) == FILES[file]
     assert context.environment[graph.DDS_PROFILE_VARIABLE].endswith(".xml")
+
+
+def test_the_rigs_launch_file_compiles():
+    compile((LAUNCH / "hand_tracking_rig.launch.py").read_text(), "hand_tracking_rig.launch.py", "exec")
+
+
+def test_the_rigs_launch_file_starts_a_camera_per_source(tmp_path):
+    pytest.importorskip("launch_ros", reason="needs launch and launch_ros, which come with a ROS installation only")
+    from launch.actions import OpaqueFunction
+
+    from hand_tracking_ros.cameras import Camera
+    from hand_tracking_ros.rig import Rig, RigCamera, save_rig
+    from launch import LaunchContext
+
+    lens = Camera(500.0, 500.0, 320.0, 240.0)
+    save_rig(tmp_path / "rig.yaml", Rig(tuple(RigCamera(name, 640, 480, lens) for name in ("left", "right"))))
+    spec = importlib.util.spec_from_file_location("launch_file", LAUNCH / "hand_tracking_rig.launch.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    description = module.generate_launch_description()
+    names = {argument.name for argument in description.get_launch_arguments()}
+    assert names == {"rig", "sources", "namespace", "params_file", "backend", "rviz", "autostart"}
+    context = LaunchContext()
+    context.launch_configurations |= {"rig": str(tmp_path / "rig.yaml"), "sources": "a.mp4;b.mp4", "backend": ""}
+    context.launch_configurations |= {"namespace": "", "params_file": "p.yaml", "autostart": "true"}
+    (start,) = [entity for entity in description.entities if isinstance(entity, OpaqueFunction)]
+    nodes = start.execute(context)
+    assert [node.node_executable for node in nodes] == ["rig_tracker_node", "camera_node", "camera_node"]

@@ -22,12 +22,14 @@ from ros_graph import ENVIRONMENT, node_command, process, write_blob_models, wri
 from sensor_msgs.msg import CameraInfo
 from visualization_msgs.msg import MarkerArray
 
+from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.msg import HandArray
 from hand_tracking_ros.nodes.base import image_qos
 from hand_tracking_ros.nodes.conversions import stamp_ns
 from hand_tracking_ros.nodes.graph import STAGES_GRAPH
 from hand_tracking_ros.nodes.hand_messages import hands_from_message
 from hand_tracking_ros.paths import models_directory
+from hand_tracking_ros.rig import Rig, RigCamera, save_rig
 
 DATA = Path(os.environ.get("HAND_TRACKING_DATA", Path(__file__).parents[2] / "shared" / "data"))
 VIDEO = DATA / "videos" / "hand_640x360.mp4"
@@ -181,6 +183,35 @@ def test_up_starts_the_graph_and_ends_it(ros, tmp_path, stages):
         child.send_signal(signal.SIGINT)
         assert child.wait(60) == 0
     assert "started camera_node" in (tmp_path / "up.log").read_text()
+
+
+def test_up_with_a_rig_starts_its_cameras_and_their_tracker(ros, tmp_path):
+    write_clip(tmp_path / "clip", count=10)
+    lens = Camera(500.0, 500.0, 320.0, 240.0)
+    save_rig(tmp_path / "rig.yaml", Rig(tuple(RigCamera(name, 640, 480, lens) for name in ("left", "right"))))
+    lines = [f"    {name}: {value}" for name, value in write_blob_models(tmp_path).items()]
+    (tmp_path / "params.yaml").write_text("\n".join(["/**:", "  ros__parameters:", *lines, "    track.coast_s: 1.0"]))
+    hands = ros.listen(HandArray, "/up_rig/hands")
+    reports = ros.listen(DiagnosticArray, "/diagnostics")
+    command = [sys.executable, "-m", "hand_tracking_ros.cli", "up", "--rig", str(tmp_path / "rig.yaml"), "--loop"]
+    command += ["--source", str(tmp_path / "clip")] * 2 + ["--params-file", str(tmp_path / "params.yaml")]
+    with process([*command, "--namespace", "up_rig"], tmp_path / "up.log") as child:
+        ros.until(lambda: any(message.hands for message in hands), "a hand")
+        assert hands[-1].header.frame_id == "rig"
+        expected = {"up_rig/rig_tracker_node", "up_rig/left/camera_node", "up_rig/right/camera_node"}
+        ros.until(lambda: {m.status[0].name for m in reports} >= expected, "diagnostics of all nodes")
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) == 0
+    assert "started rig_tracker_node, left/camera_node, right/camera_node" in (tmp_path / "up.log").read_text()
+
+
+def test_up_explains_options_that_do_not_go_together(capsys):
+    from hand_tracking_ros.cli import main
+
+    assert main(["up", "--source", "a", "--source", "b"]) == 2
+    assert "several --source need --rig" in capsys.readouterr().err
+    assert main(["up", "--rig", "rig.yaml", "--stages"]) == 2
+    assert "without --stages" in capsys.readouterr().err
 
 
 def test_up_ends_everything_when_one_node_fails(ros, tmp_path):

@@ -10,9 +10,12 @@ import pytest
 import yaml
 
 import hand_tracking_ros
+from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.config import TrackerConfig, flat_fields, to_flat
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.nodes import graph, settings
 from hand_tracking_ros.paths import config_directory
+from hand_tracking_ros.rig import Rig, RigCamera, save_rig
 
 NODES = Path(hand_tracking_ros.__file__).parent / "nodes"
 
@@ -71,6 +74,20 @@ def test_options_name_parameters_and_what_is_not_said_is_not_set():
     said = graph.overrides(graph.TRACKER_GRAPH, {"source": "clip.mp4", "calibration": None, "backend": ""})
     assert said == {"camera.source": "clip.mp4", "autostart": True, "camera.wait_for_subscribers": 1}
     assert graph.overrides(graph.STAGES_GRAPH, {})["camera.wait_for_subscribers"] == 3
+
+
+def test_a_rig_starts_a_camera_per_source_below_its_name_and_says_when_they_do_not_fit(tmp_path):
+    lens, file = Camera(500.0, 500.0, 320.0, 240.0), str(tmp_path / "rig.yaml")
+    save_rig(file, Rig(tuple(RigCamera(name, 640, 480, lens) for name in ("left", "right"))))
+    tracker, left, right = graph.rig_starts(file, ["a.mp4", "b.mp4"], "openvino")
+    assert (tracker.node, tracker.namespace) == ("rig_tracker_node", "")
+    assert tracker.parameters["rig.file"] == file and tracker.parameters["inference.backend"] == "openvino"
+    assert (left.node, left.namespace, left.parameters["camera.source"]) == ("camera_node", "left", "a.mp4")
+    assert right.parameters["camera.frame_id"] == "right_optical_frame"
+    assert all(set(start.parameters) <= settings.known_names() for start in (tracker, left, right))
+    assert [start.node for start in graph.rig_starts(file, [])] == ["rig_tracker_node"]
+    with pytest.raises(ConfigError, match="3 sources for the 2 cameras of .* \\(left, right\\)"):
+        graph.rig_starts(file, ["a", "b", "c"])
 
 
 def test_settings_and_graph_need_no_ros():

@@ -30,7 +30,14 @@ def add_parser(subparsers) -> None:
         "parameter file says. When one node ends, all end.",
     )
     for name, option in graph.OPTIONS.items():
-        parser.add_argument(f"--{name}", choices=option.choices, help=option.doc)
+        action = "append" if name == "source" else "store"
+        parser.add_argument(f"--{name}", action=action, choices=option.choices, help=option.doc)
+    parser.add_argument(
+        "--rig",
+        metavar="YAML",
+        help="several cameras and one tracker: give --source once per camera, in the order of this rig file; without "
+        "--source, images come from <camera's name>/image_raw",
+    )
     parser.add_argument("--loop", action="store_true", help="start a video or folder again at its end")
     parser.add_argument("--stages", action="store_true", help="one node per stage instead of one tracker node")
     parser.add_argument("--params-file", help="parameter file (default: config/hand_tracking.yaml of the package)")
@@ -44,12 +51,32 @@ def run(args: argparse.Namespace) -> int:
     params_file = Path(args.params_file or graph.default_params_file())
     if not params_file.is_file():
         raise HandTrackingError(f"--params-file {params_file} does not exist; copy {graph.default_params_file()}")
-    nodes = graph.STAGES_GRAPH if args.stages else graph.TRACKER_GRAPH
-    parameters = graph.overrides(nodes, {name: getattr(args, name) for name in graph.OPTIONS})
+    commands = {}
+    for start in _starts(args):
+        namespace = "/".join(part for part in (args.namespace.strip("/"), start.namespace) if part)
+        arguments = ros_arguments(str(params_file), start.parameters, namespace)
+        name = f"{start.namespace}/{start.node}".lstrip("/")
+        commands[name] = [sys.executable, "-m", f"hand_tracking_ros.nodes.{start.node}", *arguments]
+    return supervise(commands)
+
+
+def _starts(args: argparse.Namespace) -> list[graph.Start]:
+    """The nodes that the options ask for. Raises HandTrackingError."""
+    sources = args.source or []
+    if args.rig:
+        if args.stages or args.calibration:
+            raise HandTrackingError("--rig goes without --stages and --calibration: the rig file has the lenses")
+        starts = graph.rig_starts(args.rig, sources, args.backend or "")
+    else:
+        if len(sources) > 1:
+            raise HandTrackingError("several --source need --rig, the file that says where their cameras stand")
+        nodes = graph.STAGES_GRAPH if args.stages else graph.TRACKER_GRAPH
+        options = {"source": (sources or [None])[0], "calibration": args.calibration, "backend": args.backend}
+        starts = [graph.Start(node, "", graph.overrides(nodes, options)) for node in nodes]
     if args.loop:
-        parameters["camera.loop"] = True
-    arguments = ros_arguments(str(params_file), parameters, args.namespace)
-    return supervise({node: [sys.executable, "-m", f"hand_tracking_ros.nodes.{node}", *arguments] for node in nodes})
+        for start in starts:
+            start.parameters["camera.loop"] = True
+    return starts
 
 
 def ros_arguments(params_file: str, parameters: Mapping[str, Any], namespace: str = "") -> list[str]:

@@ -1,14 +1,17 @@
-"""The two graphs of nodes, and what a user may say about them: shared by the launch files and ``hand-tracking up``.
+"""The graphs of nodes, and what a user may say about them: shared by the launch files and ``hand-tracking up``.
 
 No ROS in here. An option that is not given leaves the parameter to the parameter file and the defaults.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hand_tracking_ros.config import BACKENDS
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.paths import config_directory
+from hand_tracking_ros.rig import load_rig
 
 DDS_PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 DDS_PROFILE = "fastdds_shared_memory.xml"  # large images overflow Fast DDS' own shared-memory segment
@@ -41,6 +44,33 @@ def overrides(nodes: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]
     parameters = {OPTIONS[name].parameter: value for name, value in options.items() if value}
     subscribers = sum(IMAGE_SUBSCRIBERS.get(node, 0) for node in nodes)
     return {**parameters, "autostart": True, "camera.wait_for_subscribers": subscribers}
+
+
+class Start(NamedTuple):
+    """A node to start, below ``namespace``."""
+
+    node: str
+    namespace: str
+    parameters: dict[str, Any]
+
+
+def rig_starts(rig_file: str, sources: Sequence[str], backend: str = "") -> list[Start]:
+    """rig_tracker_node, and a camera_node per source below the name of its camera, in the order of the rig file.
+
+    Without sources the images come from drivers, on <camera's name>/image_raw. Raises HandTrackingError when the rig
+    cannot be read or has another number of cameras.
+    """
+    cameras = load_rig(rig_file).cameras
+    if sources and len(sources) != len(cameras):
+        names = ", ".join(camera.name for camera in cameras)
+        raise ConfigError(f"{len(sources)} sources for the {len(cameras)} cameras of {rig_file} ({names})")
+    tracker = overrides(("rig_tracker_node",), {"backend": backend}) | {"rig.file": rig_file}
+    starts = [Start("rig_tracker_node", "", tracker)]
+    for camera, source in zip(cameras, sources):
+        own = {"camera.frame_id": f"{camera.name}_optical_frame", "camera.wait_for_subscribers": 1}
+        parameters = overrides(("camera_node",), {"source": source}) | own
+        starts.append(Start("camera_node", camera.name, parameters))
+    return starts
 
 
 def default_params_file() -> str:

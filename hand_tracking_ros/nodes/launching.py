@@ -1,4 +1,4 @@
-"""What both launch files share. Needs ``launch`` and ``launch_ros``, which come with ROS only."""
+"""What the launch files share. Needs ``launch`` and ``launch_ros``, which come with ROS only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,20 @@ def describe_graph(nodes: tuple[str, ...]) -> LaunchDescription:
     return LaunchDescription([*_arguments(), _shared_memory(), OpaqueFunction(function=_start, args=(nodes,)), _rviz()])
 
 
-def _arguments() -> list[DeclareLaunchArgument]:
+def describe_rig() -> LaunchDescription:
+    """A launch description of several cameras and their tracker."""
+    rig = DeclareLaunchArgument("rig", description="rig file of the cameras (docs/cameras.md)")
+    sources = DeclareLaunchArgument(
+        "sources",
+        default_value="",
+        description="source of each camera, in the order of the rig file, with ';' between them; empty: drivers of "
+        "your own publish <camera's name>/image_raw",
+    )
+    start = OpaqueFunction(function=_start_rig)
+    return LaunchDescription([rig, sources, *_arguments(("backend",)), _shared_memory(), start, _rviz()])
+
+
+def _arguments(options: tuple[str, ...] = tuple(graph.OPTIONS)) -> list[DeclareLaunchArgument]:
     """Empty means: as the parameter file says."""
     own = [
         DeclareLaunchArgument(
@@ -29,6 +42,7 @@ def _arguments() -> list[DeclareLaunchArgument]:
             choices=None if option.choices is None else ["", *option.choices],
         )
         for name, option in graph.OPTIONS.items()
+        if name in options
     ]
     return [
         *own,
@@ -47,23 +61,32 @@ def _shared_memory() -> SetEnvironmentVariable:
 
 
 def _start(context: LaunchContext, nodes: tuple[str, ...]) -> list[Node]:
-    def argument(name: str) -> str:
-        return LaunchConfiguration(name).perform(context)
+    options = {name: _argument(context, name) for name in graph.OPTIONS}
+    return [_node(context, graph.Start(node, "", graph.overrides(nodes, options))) for node in nodes]
 
-    parameters = graph.overrides(nodes, {name: argument(name) for name in graph.OPTIONS})
-    parameters["autostart"] = argument("autostart") == "true"
-    return [
-        Node(
-            package=PACKAGE,
-            executable=node,
-            name=node,
-            namespace=argument("namespace"),
-            parameters=[argument("params_file"), parameters],
-            output="screen",
-            on_exit=Shutdown(reason=f"{node} has ended"),
-        )
-        for node in nodes
-    ]
+
+def _start_rig(context: LaunchContext) -> list[Node]:
+    sources = [source.strip() for source in _argument(context, "sources").split(";") if source.strip()]
+    starts = graph.rig_starts(_argument(context, "rig"), sources, _argument(context, "backend"))
+    return [_node(context, start) for start in starts]
+
+
+def _node(context: LaunchContext, start: graph.Start) -> Node:
+    namespace = "/".join(part for part in (_argument(context, "namespace").rstrip("/"), start.namespace) if part)
+    own = {**start.parameters, "autostart": _argument(context, "autostart") == "true"}
+    return Node(
+        package=PACKAGE,
+        executable=start.node,
+        name=start.node,
+        namespace=namespace,
+        parameters=[_argument(context, "params_file"), own],
+        output="screen",
+        on_exit=Shutdown(reason=f"{start.node} has ended"),
+    )
+
+
+def _argument(context: LaunchContext, name: str) -> str:
+    return LaunchConfiguration(name).perform(context)
 
 
 def _rviz() -> Node:
