@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -90,12 +91,12 @@ def test_images_that_are_not_synchronised_are_led_on_to_one_time(clip):
 
 def test_swapped_cameras_are_noticed(clip):
     rig, images = clip
-    right, _ = run(rig, images)
+    right, straight = run(rig, images)
     found, tracker = run(rig, [[second, first] for first, second in images])
     together = tracker.disagreement
     # Either the hands of the two cameras never meet, or they disagree: never a quiet wrong answer.
     assert np.isnan(together).all() or np.nanmax(together) > 0.4 or not found[-1]
-    assert not np.isnan(run(rig, images)[1].disagreement).any() and right[-1]
+    assert not np.isnan(straight.disagreement).any() and right[-1] and not straight.apart.any()
 
 
 def test_steps_need_an_image_of_every_camera_or_none(clip):
@@ -144,3 +145,15 @@ def test_the_command_says_what_is_wrong_with_its_cameras(clip, tmp_path, capsys)
     ):
         assert main(["track", first, *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_cameras_that_never_find_a_common_hand_are_noticed(clip):
+    rig, images = clip
+    wrong = Rig(
+        tuple(replace(c, camera=replace(c.camera, fx=1.3 * c.camera.fx, fy=1.3 * c.camera.fy)) for c in rig.cameras)
+    )
+    tracker, apart = RigTracker(wrong), []
+    for index, pair in enumerate(images[:45]):
+        tracker.step([Frame(image, index / 30) for image in pair])
+        apart.append(tracker.apart.any())
+    assert np.mean(apart[25:]) > 0.5 and np.isnan(tracker.disagreement).all()
