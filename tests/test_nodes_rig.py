@@ -219,6 +219,9 @@ def test_two_videos_make_metric_hands_and_one_that_dies_only_degrades_them(ros, 
         assert 0.3 < hand.points_3d[:, 2].mean() < 3.0 and 0.06 < hand.pose.palm_m < 0.11
         ros.until(lambda: status().get("hand_size") == "measured" and status()["cameras"] == "2", "a report of it")
         assert stamps == sorted(stamps)
+        answer = ros.call(Trigger, "/stereo/rig_tracker_node/save_hand_size", Trigger.Request())
+        assert answer.success, answer.message
+        assert load_hand_size(tmp_path / "me.yaml").palm_m == pytest.approx(hand.pose.palm_m, abs=0.01)
 
         cameras[1].send_signal(signal.SIGINT)
         ros.until(lambda: "cam1: no image for" in status().get("message", ""), "a warning about the dead camera")
