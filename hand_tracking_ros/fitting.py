@@ -120,24 +120,23 @@ def fit_hand(
     pose = start
     cost, gradient, hessian = _linearised(pose, terms, prior, config)
     damping, done = 1e-3, 0
-    for done in range(1, config.iterations + 1):
+    while done < config.iterations:
+        done += 1
         matrix = hessian[:count, :count].copy()
         diagonal = matrix.reshape(-1)[:: count + 1]
         diagonal += damping * diagonal + 1e-9
         step = np.zeros(STEP)
         step[:count] = -np.linalg.solve(matrix, gradient[:count])
         moved = stepped(pose, step)
+        if -0.5 * float(gradient @ step) < config.tolerance * (1 + cost):
+            pose = moved  # so little to gain that it need not be measured
+            break
         new_cost, new_gradient, new_hessian = _linearised(moved, terms, prior, config)
         if new_cost < cost:
-            gained = cost - new_cost
             pose, cost, gradient, hessian = moved, new_cost, new_gradient, new_hessian
             damping = max(damping * 0.2, 1e-6)
-            if gained < config.tolerance * (1 + cost):
-                break
         else:
             damping *= 8
-            if damping > 1e6 or (done > 1 and abs(new_cost - cost) < config.tolerance * (1 + cost)):
-                break
     points = pose.points()
     errors = tuple(
         np.linalg.norm(term.camera.project(points @ v.rotation.T + v.translation_m) - v.keypoints_px, axis=1)

@@ -123,6 +123,7 @@ class KinematicHand:
         along = (self._phalanges @ axes[:, :, None]) * axes[:, None]
         self._along, self._turning = along, self._phalanges - along
         self._spread_cross = skew(self.spread_axes)
+        self._back_spread_cross = -self._spread_cross
         self._spread_square = self._spread_cross @ self._spread_cross
 
     def forward(self, angles: np.ndarray, finger_ratio: float = 1.0) -> np.ndarray:
@@ -154,17 +155,16 @@ class KinematicHand:
         points, turned, _ = self._forward(angles, finger_ratio)
         axes = (turned @ self.bend_axes[..., None])[..., 0]  # (5, 3)
         fingers = points[1:].reshape(5, 4, 3)
-        full = np.zeros((NUM_JOINTS, 3, NUM_ANGLES + 1))
-        own = np.zeros((5, 4, 3, 4))
+        derivative = np.zeros((5, 4, 3, 5, 4))  # finger, joint, xyz, finger, angle
+        own = np.einsum("fjxfa->fjxa", derivative)  # a view: what a finger's own angles move
         bend_cross = -skew(axes)
         for centre, angle in ((0, 0), (1, 2), (2, 3)):
             own[:, centre + 1 :, :, angle] = (fingers[:, centre + 1 :] - fingers[:, centre, None]) @ bend_cross
-        beyond = fingers[:, 1:] - fingers[:, :1]
-        own[:, 1:, :, 1] = beyond @ -self._spread_cross
-        for finger in range(5):
-            first = 4 * finger
-            full[1 + first : 5 + first, :, first : first + 4] = own[finger]
-            full[2 + first : 5 + first, :, NUM_ANGLES] = beyond[finger]
+        beyond = fingers - fingers[:, :1]
+        own[:, :, :, 1] = beyond @ self._back_spread_cross
+        full = np.zeros((NUM_JOINTS, 3, NUM_ANGLES + 1))
+        full[1:, :, :NUM_ANGLES] = derivative.reshape(NUM_JOINTS - 1, 3, NUM_ANGLES)
+        full[1:, :, NUM_ANGLES] = beyond.reshape(NUM_JOINTS - 1, 3)
         return points, full
 
     def frames(self, angles: np.ndarray) -> np.ndarray:
