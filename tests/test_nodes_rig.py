@@ -202,9 +202,8 @@ def test_two_videos_make_metric_hands_and_one_that_dies_only_degrades_them(ros, 
 
         # The clip at a pace that a busy machine keeps; times in the tracker are stretched as much.
         slow = {"track.max_hands": 1, "track.coast_s": 1.0, "track.max_gap_s": 5.0}
-        rig_node = start(
-            "rig_tracker_node", "/stereo", {**slow, "rig.file": str(tmp_path / "rig.yaml"), "rig.wait_s": 0.1}
-        )
+        own = {"rig.file": str(tmp_path / "rig.yaml"), "rig.wait_s": 0.1, "hand_size.file": str(tmp_path / "me.yaml")}
+        rig_node = start("rig_tracker_node", "/stereo", {**slow, **own})
         ros.until(lambda: status().get("state") == "active", "the rig node")
         camera = {"camera.fps": 10.0, "camera.loop": True, "camera.wait_for_subscribers": 1}
         cameras = [
