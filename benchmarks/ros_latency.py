@@ -1,6 +1,7 @@
 """Latency and loss of hand_tracker_node at 60 Hz, seen by a subscriber in another process.
 
     python benchmarks/ros_latency.py                                  # the demo clip, two hands, 640x480, 60 s
+    python benchmarks/ros_latency.py --calibrated                     # with camera_info: hands are fitted in metres
     python benchmarks/ros_latency.py --video clip.mp4 --seconds 20 --json latency.json
 
 Three processes: this one publishes images and stamps them, a node tracks, a third receives the hands. Latency is from
@@ -32,6 +33,7 @@ from hand_tracking_ros.sources import open_source
 WARM_UP_S = 3.0
 DRAIN_S = 2.0
 SIZE = (640, 480)
+FOCAL_PX = 580.0  # of the demo clip
 
 
 def read_frames(path: str, limit: int = 240) -> list[np.ndarray]:
@@ -78,10 +80,10 @@ def subscribe(output: str) -> None:
     Path(output).write_text(json.dumps(received))
 
 
-def publish(frames: list[np.ndarray], rate_hz: float, seconds: float) -> list[int]:
+def publish(frames: list[np.ndarray], rate_hz: float, seconds: float, calibrated: bool) -> list[int]:
     """Publish at a steady rate once the tracker listens; the stamps (ns) that count, without the warm-up."""
     import rclpy
-    from sensor_msgs.msg import Image
+    from sensor_msgs.msg import CameraInfo, Image
     from std_msgs.msg import Header
 
     from hand_tracking_ros.nodes.base import image_qos
@@ -90,6 +92,9 @@ def publish(frames: list[np.ndarray], rate_hz: float, seconds: float) -> list[in
     rclpy.init()
     node = rclpy.create_node("latency_publisher")
     publisher = node.create_publisher(Image, "image_raw", image_qos())
+    info_publisher = node.create_publisher(CameraInfo, "camera_info", image_qos())
+    info = CameraInfo(width=SIZE[0], height=SIZE[1], distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [FOCAL_PX, 0.0, SIZE[0] / 2 - 0.5, 0.0, FOCAL_PX, SIZE[1] / 2 - 0.5, 0.0, 0.0, 1.0]
     deadline = time.monotonic() + 60
     while not publisher.get_subscription_count() or not node.count_subscribers("hands"):
         if time.monotonic() > deadline:
@@ -101,6 +106,9 @@ def publish(frames: list[np.ndarray], rate_hz: float, seconds: float) -> list[in
         time.sleep(max(0.0, start + index / rate_hz - time.monotonic()))
         stamp = time.time_ns()
         header = Header(stamp=time_from_ns(stamp), frame_id="camera_optical_frame")
+        if calibrated:
+            info.header = header
+            info_publisher.publish(info)
         publisher.publish(image_to_message(frames[index % len(frames)], header))
         if index >= WARM_UP_S * rate_hz:
             stamps.append(stamp)
@@ -130,7 +138,7 @@ def run(args: argparse.Namespace, received_file: Path) -> dict[str, object]:
     listener = subprocess.Popen([sys.executable, __file__, "--subscribe", str(received_file)])
     try:
         begin, used_s = time.monotonic(), 0.0
-        stamps = publish(frames, args.rate, args.seconds)
+        stamps = publish(frames, args.rate, args.seconds, args.calibrated)
         if tracker.poll() is not None:
             raise SystemExit("the tracker has ended; its message stands above")
         used_s = cpu_s(tracker)
@@ -178,6 +186,7 @@ def main() -> None:
     parser.add_argument("--video", help="video or image folder (default: the demo clip of the package)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
     parser.add_argument("--rate", type=float, default=60.0, help="images per second")
+    parser.add_argument("--calibrated", action="store_true", help="publish camera_info as well")
     parser.add_argument("--backend", default="auto", help="inference backend")
     parser.add_argument("--params-file", help="parameter file")
     parser.add_argument("--json", help="write the result here as well")

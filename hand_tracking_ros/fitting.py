@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class FitConfig:
     metric_sigma_m: float = 0.008
     outlier: float = 2.0
     iterations: int = 12
-    tolerance: float = 0.02
+    tolerance: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,23 @@ class PosePrior:
 
 @dataclass(frozen=True)
 class HandFit:
-    """The pose, its ``information`` (28, 28), the weighted ``cost`` (half the sum of squares), ``errors_px``: one (21,)
-    array of reprojection errors per view, NaN where there is no keypoint; ``iterations`` that it took."""
+    """The pose, its ``information`` (28, 28), the weighted ``cost`` (half the sum of squares) before the last step, the
+    ``views`` that it explains, and ``iterations`` that it took."""
 
     pose: HandPose
     information: np.ndarray
     cost: float
-    errors_px: tuple[np.ndarray, ...]
+    views: tuple[HandView, ...]
     iterations: int
+
+    @cached_property
+    def errors_px(self) -> tuple[np.ndarray, ...]:
+        """One (21,) array of reprojection errors per view, NaN where there is no keypoint."""
+        points = self.pose.points()
+        return tuple(
+            np.linalg.norm(v.camera.project(points @ v.rotation.T + v.translation_m) - v.keypoints_px, axis=1)
+            for v in self.views
+        )
 
 
 def fit_hand(
@@ -137,12 +147,7 @@ def fit_hand(
             damping = max(damping * 0.2, 1e-6)
         else:
             damping *= 8
-    points = pose.points()
-    errors = tuple(
-        np.linalg.norm(term.camera.project(points @ v.rotation.T + v.translation_m) - v.keypoints_px, axis=1)
-        for term, v in zip(terms, views)
-    )
-    return HandFit(pose, hessian, cost, errors, done)
+    return HandFit(pose, hessian, cost, tuple(views), done)
 
 
 def stepped(pose: HandPose, step: np.ndarray) -> HandPose:
@@ -222,7 +227,7 @@ class _ViewTerm:
     """One view, made ready: rays, and maps from a point beside a ray to its error in standard deviations."""
 
     def __init__(self, view: HandView, config: FitConfig):
-        self.camera, self.rotation, self.translation = view.camera, view.rotation, view.translation_m
+        self.rotation, self.translation = view.rotation, view.translation_m
         self.known = np.isfinite(view.keypoints_px).all(axis=1) & (view.scores > 0)
         points = np.where(self.known[:, None], view.keypoints_px, 0.0)
         # The camera's rays beside the keypoints say how far a pixel is there, whatever the lens.

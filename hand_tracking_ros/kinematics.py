@@ -136,7 +136,10 @@ class KinematicHand:
     def _forward(self, angles: np.ndarray, finger_ratio: float = 1.0):
         """Keypoints, rotation of each finger by its abduction (5, 3, 3), and the bend so far at each phalanx (5, 3)."""
         angles = angles.reshape(5, 4)
-        bend = np.cumsum(angles[:, [0, 2, 3]], axis=1)
+        bend = np.empty((5, 3))
+        bend[:, 0] = angles[:, 0]
+        bend[:, 1] = bend[:, 0] + angles[:, 2]
+        bend[:, 2] = bend[:, 1] + angles[:, 3]
         spread = angles[:, 1, None, None]
         turned = _EYE + np.sin(spread) * self._spread_cross + (1 - np.cos(spread)) * self._spread_square
         cos, sin = np.cos(bend)[..., None], np.sin(bend)[..., None]
@@ -146,7 +149,10 @@ class KinematicHand:
         points[0] = 0.0
         fingers = points[1:].reshape(5, 4, 3)
         fingers[:, 0] = self.bases
-        fingers[:, 1:] = self.bases[:, None] + finger_ratio * np.cumsum(phalanges, axis=1)
+        phalanges *= finger_ratio
+        fingers[:, 1] = self.bases + phalanges[:, 0]
+        fingers[:, 2] = fingers[:, 1] + phalanges[:, 1]
+        fingers[:, 3] = fingers[:, 2] + phalanges[:, 2]
         return points, turned, bend
 
     def jacobian(self, angles: np.ndarray, finger_ratio: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -33,10 +33,11 @@ from hand_tracking_ros.fitting import (
 )
 from hand_tracking_ros.hand_size import RANGE_M, HandSize
 from hand_tracking_ros.kinematics import MEAN_HAND, NUM_ANGLES, HandPose, KinematicHand, exp_rotation, log_rotation
-from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.skeleton import Side, palm_length
 
 # How fast a hand may leave what was expected of it, per second (standard deviation): turn, position, angles.
 _DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0.001, 0.0]])
+CONTRADICTION = 0.4  # palms between a view's keypoints and the fit
 SIZE_FLOOR = 0.003  # never surer than this: keypoints are not independent from frame to frame
 PRESETS = {"teleop": (2.5, 8.0), "balanced": (1.0, 2.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
 
@@ -72,10 +73,10 @@ class PoseFilter:
             angles=values[3:, 0].copy(),
         )
 
-    def velocities(self, stamp_s: float) -> np.ndarray:
-        """Velocities (21, 3) of the keypoints in m/s, as of the last measurement."""
+    def velocities(self, stamp_s: float, points_m: np.ndarray) -> np.ndarray:
+        """Velocities (21, 3) in m/s of the keypoints, which at ``stamp_s`` are at ``points_m``."""
         step_s = 1e-3
-        return (self.predict(stamp_s + step_s).points() - self.predict(stamp_s).points()) / step_s
+        return (self.predict(stamp_s + step_s).points() - points_m) / step_s
 
     def _rebase(self) -> None:
         """Move the base of the rotation vectors to the filtered turn: they stay small, where they add like numbers."""
@@ -153,9 +154,9 @@ class HandPoser:
         hand = self._hands.get(hand_id)
         return None if hand is None else hand.filter.predict(hand.stamp_s if stamp_s is None else stamp_s)
 
-    def velocities(self, hand_id: int, stamp_s: float) -> np.ndarray:
-        """(21, 3) of the keypoints, m/s. Raises KeyError when the hand has no pose."""
-        return self._hands[hand_id].filter.velocities(stamp_s)
+    def velocities(self, hand_id: int, stamp_s: float, points_m: np.ndarray) -> np.ndarray:
+        """(21, 3) m/s of the keypoints, which at ``stamp_s`` are at ``points_m``. Raises KeyError without a pose."""
+        return self._hands[hand_id].filter.velocities(stamp_s, points_m)
 
     def raw(self, hand_id: int) -> HandFit | None:
         """The last fit, not filtered."""
@@ -188,7 +189,10 @@ class HandPoser:
         return replace(fit, pose=pose, information=information)
 
     def _learn_size(self, fit: HandFit) -> None:
-        """Take over the size that a fit from several views found."""
+        """Take over the size that a fit found, unless its views contradict each other: a wrong calibration, say."""
+        for view, errors in zip(fit.views, fit.errors_px):
+            if np.nanmean(errors) > CONTRADICTION * palm_length(view.keypoints_px):
+                return
         sigma = float(np.sqrt(np.linalg.inv(fit.information)[SIZE, SIZE]))
         self.size = HandSize(float(np.clip(fit.pose.palm_m, *RANGE_M)), max(min(sigma, self.size.sigma), SIZE_FLOOR))
 

@@ -164,7 +164,8 @@ class HandFilter:
         pose = self._poser.pose(smoothed.last.id, stamp_s)
         if pose is not None:
             scale = Scale.MEASURED if self._poser.size.is_measured else Scale.ASSUMED
-            return scale, pose.points(), self._poser.velocities(smoothed.last.id, stamp_s), pose
+            points = pose.points()
+            return scale, points, self._poser.velocities(smoothed.last.id, stamp_s, points), pose
         values, velocity = smoothed.filter.predict(stamp_s), smoothed.filter.velocity
         return *lift(values, velocity, camera, self.size.palm_m), None
 

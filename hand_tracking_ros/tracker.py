@@ -10,7 +10,7 @@ from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.smoothing import HandFilter, view_of
 from hand_tracking_ros.tracks import HandTracks
-from hand_tracking_ros.types import Frame, Hand
+from hand_tracking_ros.types import Frame, Hand, Source
 
 STAGES = ("flow", "detect", "keypoints", "filter", "total")
 
@@ -35,7 +35,7 @@ class HandTracker:
         mono = as_mono(frame.image)
         clock = _StageClock()
         boxes = self.tracks.predict(mono, frame.stamp_s)
-        if frame.camera is not None and boxes:
+        if frame.camera is not None and any(box.source == Source.PREDICTED for box in boxes):
             boxes = self.tracks.expect(self.filter.expected_px(frame.camera, frame.stamp_s))
         clock.lap("flow")
         if self.tracks.wants_detection(frame.stamp_s):

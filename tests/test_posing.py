@@ -65,7 +65,7 @@ def test_a_moving_hand_is_followed(speed, spin):
     assert np.linalg.norm(log_rotation(found.rotation @ truth.rotation.T)) < 0.25
     ahead = follow.pose(1, 20 / FPS)  # prediction leads on
     assert (ahead.position_m[0] - found.position_m[0]) * FPS == pytest.approx(speed, abs=0.2)
-    velocity = follow.velocities(1, 19 / FPS)
+    velocity = follow.velocities(1, 19 / FPS, found.points())
     if speed:
         assert velocity[:, 0].mean() == pytest.approx(speed, rel=0.25)
 
