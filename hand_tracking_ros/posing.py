@@ -37,6 +37,7 @@ from hand_tracking_ros.skeleton import Side, palm_length
 
 # How fast a hand may leave what was expected of it, per second (standard deviation): turn, position, angles.
 _DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0.001, 0.0]])
+LOST_COST = 40.0  # per view; good fits cost 3 to 15
 CONTRADICTION = 0.4  # palms between a view's keypoints and the fit
 SIZE_FLOOR = 0.003  # never surer than this: keypoints are not independent from frame to frame
 PRESETS = {"teleop": (2.5, 8.0), "balanced": (1.0, 2.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
@@ -128,11 +129,13 @@ class HandPoser:
         measures = len(views) > 1 or any(view.depth_m is not None for view in views)
         try:
             if old is None or old.side != side or not 0 < stamp_s - old.stamp_s <= self._max_gap_s:
-                fit, old = first_pose(views, side, self.size.palm_m, self.shape, self._fit_config), None
-                fit = self._with_known_fingers(fit)
+                fit, old = self._fresh(views, side), None
             else:
                 prior = self._expected(old, stamp_s)
                 fit = fit_hand(views, prior.pose, prior, self._fit_config, free_size=measures)
+                if fit.cost > LOST_COST * len(views):  # the track has jumped, or the pose was caught in a wrong one
+                    fresh = self._fresh(views, side)
+                    fit, old = (fresh, None) if fresh.cost < 0.5 * fit.cost else (fit, old)
         except ValueError:
             return False
         if old is None:
@@ -177,6 +180,10 @@ class HandPoser:
         spread = np.linalg.inv(information + np.diag(_LEAST))
         spread.reshape(-1)[:: STEP + 1] += (_DRIFT * self.config.drift) ** 2 * elapsed_s
         return PosePrior(pose, np.linalg.inv(spread))
+
+    def _fresh(self, views: Sequence[HandView], side: Side) -> HandFit:
+        """The fit of a hand of which nothing is known but its size. Raises ValueError when too little is seen."""
+        return self._with_known_fingers(first_pose(views, side, self.size.palm_m, self.shape, self._fit_config))
 
     def _with_known_fingers(self, fit: HandFit) -> HandFit:
         """A new hand's first fit, with the finger length that the person's hands are known to have."""

@@ -119,6 +119,20 @@ def test_a_hand_that_was_away_starts_afresh_and_forgotten_hands_are_gone():
     assert hands.pose(1, 2.0) is None and hands.raw(1) is None
 
 
+def test_a_hand_that_jumps_is_fitted_afresh():
+    """A track may go on with another hand, elsewhere: the old pose must not hold the new one back."""
+    rng = np.random.default_rng(5)
+    hands = HandPoser(PoseConfig(), FilterConfig(), 0.5, HandSize(0.088, 0.001))
+    for frame in range(10):
+        hands.fit(1, Side.RIGHT, [seen(pose_at(0), rng)], frame / FPS)
+    elsewhere = replace(pose_at(0, spin=1), position_m=np.array([-0.25, 0.1, 0.7]))
+    elsewhere = replace(elsewhere, rotation=exp_rotation(np.array([0.0, 0.0, 2.5])) @ elsewhere.rotation)
+    for frame in range(10, 13):
+        hands.fit(1, Side.RIGHT, [seen(elsewhere, rng)], frame / FPS)
+    found = hands.pose(1, 12 / FPS)
+    assert np.linalg.norm(found.points() - elsewhere.points(), axis=1).mean() < 0.06
+
+
 def test_a_view_that_shows_nothing_changes_nothing():
     hands = poser()
     nothing = HandView(CAMERA, np.full((21, 2), np.nan), np.zeros(21), np.full(21, np.nan))
