@@ -40,7 +40,7 @@ _DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0
 LOST_COST = 40.0  # per view; good fits cost 3 to 15
 CONTRADICTION = 0.4  # palms between a view's keypoints and the fit
 SIZE_FLOOR = 0.003  # never surer than this: keypoints are not independent from frame to frame
-PRESETS = {"teleop": (2.5, 8.0), "balanced": (1.0, 2.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
+PRESETS = {"teleop": (1.0, 8.0), "balanced": (0.5, 4.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
 
 
 class PoseFilter:

@@ -13,7 +13,7 @@ from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
 from hand_tracking_ros.errors import HandTrackingError
 
 OVERLAY = Path("hand_tracking_demo.mp4")
-CLIP, LABELS = "demo_hands.mp4", "labels.jsonl"  # as training/synthetic/sequence.py writes them
+CLIP, LABELS = "demo_hands.mp4", "labels.jsonl"  # as training/synthetic/demo.py writes them
 
 
 def add_parser(subparsers) -> None:
