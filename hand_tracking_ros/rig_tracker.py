@@ -243,7 +243,11 @@ class RigTracker:
         alone = {hand_id: next(iter(seen)) for hand_id, seen in seen_by.items() if len(seen) == 1}
         for index, frame in enumerate(frames):
             tracks = [(index, k.id) for k in found[index] if k.presence >= self.config.track.start_presence]
-            self.apart[index] = bool(tracks) and not shared.intersection(tracks) and any(
-                camera != index and self._projected_box(index, hand_id, stamp_s, frame.image.shape) is not None
-                for hand_id, camera in alone.items()
+            self.apart[index] = (
+                bool(tracks)
+                and not shared.intersection(tracks)
+                and any(
+                    camera != index and self._projected_box(index, hand_id, stamp_s, frame.image.shape) is not None
+                    for hand_id, camera in alone.items()
+                )
             )

@@ -74,6 +74,14 @@ def test_an_interrupted_run_goes_on_and_counts_all(tmp_path):
     assert teacher.summary(output) == "2 images: 1 kept, with 1 hands (1 of unclear side)\n1 fell out: no hand found"
 
 
+def test_hard_images_are_listed(tmp_path):
+    output = tmp_path / "labels.jsonl"
+    lines = [("easy.png", [{}], 1), ("turned.png", [{}], 2), ("nothing.png", [], 5), ("wide.png", [{}], 5)]
+    output.write_text("".join(json.dumps({"file": f, "hands": h, "looks": k}) + "\n" for f, h, k in lines))
+    assert teacher.list_hard(output).read_text() == "turned.png\nwide.png\n"
+    assert teacher.list_hard(output) == tmp_path / "hard.txt"
+
+
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert main(["label", str(tmp_path / "nowhere")]) == 2

@@ -47,7 +47,7 @@ from hand_tracking_ros.training.optimisers import Muon, optimisers, orthogonalis
 from hand_tracking_ros.training.recipe import RECIPES, load_recipe
 from hand_tracking_ros.training.tasks import even
 from hand_tracking_ros.training.train import learning_rate
-from hand_tracking_ros.training.weights import start_from
+from hand_tracking_ros.training.weights import measure_norms, start_from
 
 POINTS = np.array([(50, 90), (38, 80), (30, 70), (25, 60), (22, 50), (40, 55), (39, 40), (38, 30), (37, 22), (50, 53),
                    (50, 38), (50, 28), (50, 20), (59, 55), (61, 42), (62, 33), (63, 25), (67, 60), (70, 50), (72, 43),
@@ -427,6 +427,52 @@ def test_weights_come_back_from_onnx(tmp_path):
         start_from(KeyNet(KeyNetConfig(block="xception", width=0.5)), str(tmp_path / "xception.yaml"))
 
 
+def test_norms_are_measured_without_changing_the_network():
+    torch.manual_seed(5)
+    network = KeyNet(KeyNetConfig(width=0.5))
+    with torch.no_grad():
+        network.train()(torch.randn(4, 1, 96, 96))
+    for module in network.modules():  # as after load_onnx: statistics that are nobody's
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.fill_(0.3)
+            module.running_var.fill_(2.0)
+    images = torch.randn(64, 1, 96, 96)
+    with torch.no_grad():
+        before = network.eval()(images)
+        count = measure_norms(network, lambda: network(images), batches=2)
+        after, live = network.eval()(images), network.train()(images)
+    assert count == sum(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    for old, new, trained in zip(before, after, live):
+        torch.testing.assert_close(new, old, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(trained, old, rtol=2e-2, atol=2e-2)  # norms that learn see the same statistics
+
+
+TOGETHER = """
+import json, sys, functools, torch
+from hand_tracking_ros.training import parallel
+
+def work(folder):
+    first, second = torch.full((2, 3), float(parallel.rank())), torch.tensor(10.0 * parallel.rank())
+    turned = first.t()  # not contiguous
+    parallel.average([turned, second])
+    told = {"size": parallel.size(), "first": first.tolist(), "second": float(second), "mean": parallel.mean(parallel.rank())}
+    open(f"{folder}/{parallel.rank()}.json", "w").write(json.dumps(told))
+
+if __name__ == "__main__":
+    parallel.run_processes(int(sys.argv[1]), functools.partial(work, sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("count", "mean"), [(1, 0.0), (3, 1.0)])
+def test_processes_that_train_together_share_their_mean(tmp_path, count, mean):
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    subprocess.run([sys.executable, str(script), str(count), str(tmp_path)], timeout=120, check=True)
+    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(count)]
+    for one in told:
+        assert one == {"size": count, "first": [[mean] * 3] * 2, "second": 10 * mean, "mean": mean}
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("task: keynet\nsources: [{kind: frame}]", "must have images"),
     ("task: keynet\nsources: [{kind: synthetic, images: a}]", "must not have images"),
@@ -478,7 +524,7 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path):
     own = ["keynet", "--images", str(folder), "--run", str(tmp_path / "run"), "--learning-rate", "2e-3"]
     first = train(*own, "--minutes", "0.02", "--batch", "8", "--save-every-s", "0")
     assert first.returncode == 0 and "convolutions of" in first.stdout, first.stderr
-    second = train(*own, "--minutes", "0.25", "--batch", "8", "--mining", "1")
+    second = train(*own, "--minutes", "0.25", "--batch", "8", "--mining", "1", "--processes", "2")
     assert second.returncode == 0 and "resumed" in second.stdout, second.stderr
     reports = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert reports[-1]["samples"] > reports[0]["samples"]

@@ -12,6 +12,11 @@ OPTIMISERS = ("muon", "adamw")
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: fast to singular values around 1
 
 
+def bf16_pays(device: str) -> bool:
+    """Whether to multiply in bf16: on GPUs, and on CPUs that have it (AVX-512 BF16 or AMX)."""
+    return device == "cuda" or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum whose update of each weight matrix has all singular values near 1 (Jordan et al., "Muon", 2024).
 
@@ -36,7 +41,8 @@ class Muon(torch.optim.Optimizer):
                 update = weight.grad.add(momentum, alpha=group["momentum"])  # Nesterov
                 alike[tuple(weight.shape)].append((weight, update.reshape(len(weight), -1)))
             for pairs in alike.values():
-                updates = orthogonalised(torch.stack([update for _, update in pairs]))
+                stack = torch.stack([update for _, update in pairs])
+                updates = orthogonalised(stack.bfloat16() if bf16_pays(stack.device.type) else stack).float()
                 size = 0.2 * max(updates.shape[1:]) ** 0.5
                 for (weight, _), update in zip(pairs, updates):
                     weight.mul_(1 - group["lr"] * group["weight_decay"])

@@ -12,7 +12,8 @@ Conventions: pixels with (0, 0) at the top-left corner of the image, x right, y 
 in MediaPipe order; ``side`` is the person's own hand in an image that is not mirrored (MediaPipe names hands as in a
 mirrored selfie, so its names are swapped here). ``relative_depth`` is the distance along the viewing axis relative to
 joint 9, in units of the 3D length 0-9. Format: one JSON object per image, see docs/evaluation.md; ``dropped`` counts
-why hands (or the whole image) fell out.
+why hands (or the whole image) fell out, ``looks`` how many views it took. ``hard.txt`` beside it names the images whose
+hands were found in turned or wider views only: recipes can draw them more often.
 """
 
 from __future__ import annotations
@@ -136,20 +137,21 @@ def agreeing_hands(views: list[list[dict]], tolerance: float, reasons: collectio
 
 
 def label_image(detector, image: np.ndarray, kind: str, tolerance: float, min_long_side_px: int):
-    """(hands, why others fell out) of one image as OpenCV reads it: grey, BGR or BGR with alpha."""
+    """(hands, why others fell out, looks until a hand was found) of one image: grey, BGR or BGR with alpha."""
     reasons: collections.Counter = collections.Counter()
     if image.ndim == 2:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     if image.shape[2] == 4:  # cut-out: on mid grey
         alpha = image[..., 3:] / 255.0
         image = (image[..., :3] * alpha + 128 * (1 - alpha)).astype(np.uint8)
-    for view in search_views(kind):
+    views = search_views(kind)
+    for looks, view in enumerate(views, start=1):
         first = hands_in_view(detector, image, view, min_long_side_px)
         if first:
             again = hands_in_view(detector, image, second_look(view), min_long_side_px)
-            return agreeing_hands([first, again], tolerance, reasons), reasons
+            return agreeing_hands([first, again], tolerance, reasons), reasons, looks
     reasons["no hand found"] += 1
-    return [], reasons
+    return [], reasons, len(views)
 
 
 def label_files(args: tuple) -> list[dict]:
@@ -167,9 +169,10 @@ def label_files(args: tuple) -> list[dict]:
         if image is None:
             labels.append({"file": str(file), "width": 0, "height": 0, "hands": [], "dropped": {"image unreadable": 1}})
             continue
-        hands, reasons = label_image(detector, image, kind, tolerance, min_long_side_px)
+        hands, reasons, looks = label_image(detector, image, kind, tolerance, min_long_side_px)
         height, width = image.shape[:2]
-        labels.append({"file": str(file), "width": width, "height": height, "hands": hands, "dropped": dict(reasons)})
+        label = {"file": str(file), "width": width, "height": height, "hands": hands, "dropped": dict(reasons)}
+        labels.append({**label, "looks": looks})
     return labels
 
 
@@ -182,6 +185,14 @@ def finished(output: Path) -> set[str]:
     if len(whole) < len(text):
         output.write_bytes(whole)
     return {json.loads(line)["file"] for line in whole.splitlines()}
+
+
+def list_hard(output: Path) -> Path:
+    """Write hard.txt beside the output: the files whose hands were found in turned or wider views only."""
+    labels = map(json.loads, output.read_text().splitlines())
+    hard = output.with_name("hard.txt")
+    hard.write_text("".join(label["file"] + "\n" for label in labels if label["hands"] and label.get("looks", 1) > 1))
+    return hard
 
 
 def summary(output: Path) -> str:
@@ -232,6 +243,7 @@ def main() -> None:
             left_s = (time.monotonic() - start_s) / count * (len(files) - count)
             print(f"{count}/{len(files)} images, {left_s / 60:.0f} min left", flush=True)
     print(summary(args.output))
+    print(f"{len(list_hard(args.output).read_text().splitlines())} of the kept ones were hard to find: hard.txt")
 
 
 if __name__ == "__main__":

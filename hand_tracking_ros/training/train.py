@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -21,12 +22,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.training import networks, tasks
+from hand_tracking_ros.training import networks, parallel, tasks
 from hand_tracking_ros.training.losses import LossWeights
 from hand_tracking_ros.training.networks import zoo
-from hand_tracking_ros.training.optimisers import OPTIMISERS, optimisers
+from hand_tracking_ros.training.optimisers import OPTIMISERS, bf16_pays, optimisers
 from hand_tracking_ros.training.recipe import RECIPES, Check, Data, Recipe, Source, load_recipe
-from hand_tracking_ros.training.weights import start_from
+from hand_tracking_ros.training.weights import measure_norms, start_from
 
 BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}"
 
@@ -39,7 +40,7 @@ class Samples(IterableDataset):
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng((self.seed, worker.id if worker else 0))
+        rng = np.random.default_rng((self.seed, parallel.rank(), worker.id if worker else 0))
         while True:
             yield self.task.batch(rng, self.batch)
 
@@ -104,6 +105,9 @@ class Trainer:
         if not init:
             return "starting from random weights"
         taken = start_from(self.network, init)
+        if not (init.endswith(".pt") or self.recipe.freeze_norms):
+            rng = np.random.default_rng(self.recipe.seed)
+            measure_norms(self.network, lambda: self.task.loss(self.network, self._batch(rng)))
         self.average.network.load_state_dict(self.network.state_dict())
         return f"took {taken}"
 
@@ -116,6 +120,9 @@ class Trainer:
         torch.save(state, self.checkpoint.with_suffix(".tmp"))
         self.checkpoint.with_suffix(".tmp").rename(self.checkpoint)
 
+    def _batch(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {key: value.to(self.device) for key, value in self.task.batch(rng, self.recipe.batch).items()}
+
     def step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         """One update of the weights; returns the parts of the loss."""
         progress = self.spent_s / (self.recipe.minutes * 60)
@@ -127,52 +134,66 @@ class Trainer:
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.eval()
         zoo.set_progress(self.network, progress)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+        with torch.autocast(self.device, torch.bfloat16, enabled=bf16_pays(self.device)):
             parts = self.task.loss(self.network, {key: value.to(self.device) for key, value in batch.items()})
             loss = self.weigh(parts)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self._share()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         for optimiser in self.optimisers:
             optimiser.step()
         self.average.update(self.network)
-        self.samples += self.recipe.batch
+        self.samples += self.recipe.batch * parallel.size()
         return {name: float(value.detach()) for name, value in parts.items()}
 
-    def validate(self) -> dict[str, float]:
-        """The task's checks, with the averaged weights; also looks for hard images where the recipe wants that."""
-        run = tasks.torch_run(self.average.network)
+    def _share(self) -> None:
+        """All processes go on with the mean of their gradients."""
+        weights = [*self.network.parameters(), *self.weigh.parameters()]
+        parallel.average([weight.grad for weight in weights if weight.grad is not None])
+
+    def mine(self) -> None:
+        """Look for hard images, where the recipe wants that."""
         if self.recipe.mining:
-            self.task.mine(run, np.random.default_rng(self.samples))
-        return self.task.validate(run)
+            rng = np.random.default_rng((self.samples, parallel.rank()))
+            self.task.mine(tasks.torch_run(self.average.network), rng)
+
+    def validate(self) -> dict[str, float]:
+        """The task's checks, with the averaged weights."""
+        return self.task.validate(tasks.torch_run(self.average.network))
 
     def train(self, workers: int = 1, save_every_s: float = 300.0) -> dict[str, float]:
         """Train until the run's minutes are used up, saving now and then; returns the last report."""
         recipe, limit_s = self.recipe, self.recipe.minutes * 60
         stream = Samples(self.task, recipe.batch, recipe.seed + self.samples)
         loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
-        batches, log = iter(loader), _Log(self.run)
+        batches, first = iter(loader), parallel.rank() == 0
+        log = _Log(self.run) if first else None
         smooth: dict[str, float] = {}
         report: dict[str, float] = {}
         last_s = saved_s = time.monotonic()
-        with tqdm(total=round(limit_s), initial=round(self.spent_s), unit="s", bar_format=BAR) as bar:
+        with tqdm(
+            total=round(limit_s), initial=round(self.spent_s), unit="s", bar_format=BAR, disable=not first
+        ) as bar:
             while self.spent_s < limit_s:
                 for name, value in self.step(next(batches)).items():
                     smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
                 now_s = time.monotonic()
-                self.spent_s += now_s - last_s
+                self.spent_s = parallel.mean(self.spent_s + now_s - last_s)
                 last_s = now_s
                 parts = " ".join(f"{name} {value:.3f}" for name, value in smooth.items())
                 bar.set_postfix_str(f"{self.samples / self.spent_s:.0f} samples/s, {parts}", refresh=False)
                 bar.update(min(round(self.spent_s), round(limit_s)) - bar.n)
                 if now_s - saved_s > save_every_s or self.spent_s >= limit_s:
                     saved_s = now_s
-                    self.save()
-                    report = {"minutes": round(self.spent_s / 60, 1), "samples": self.samples}
-                    report |= {name: round(value, 3) for name, value in smooth.items()} | self.validate()
-                    bar.clear()
-                    log.write(report)
+                    self.mine()
+                    if first:
+                        self.save()
+                        report = {"minutes": round(self.spent_s / 60, 1), "samples": self.samples}
+                        report |= {name: round(value, 3) for name, value in smooth.items()} | self.validate()
+                        bar.clear()
+                        log.write(report)
                     last_s = time.monotonic()  # validation is not training time
         return report
 
@@ -225,13 +246,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind in (("minutes", float), ("batch", int), ("learning_rate", float), ("seed", int), ("mining", float)):
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"instead of the recipe's {name}")
     parser.add_argument("--optimiser", choices=OPTIMISERS, help="instead of the recipe's optimiser")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that train together, each with --batch samples a step"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="per process")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare images")
     parser.add_argument("--save-every-s", type=float, default=300.0)
 
 
 def run(args: argparse.Namespace) -> int:
     """0. Raises HandTrackingError when recipe, data or weights are wrong."""
+    parallel.run_processes(args.processes, functools.partial(_train, args))
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)  # before the workers are forked: OpenCV's own threads do not survive that
     torch.set_num_threads(args.threads)
     recipe = recipe_of(args)
@@ -241,7 +270,6 @@ def run(args: argparse.Namespace) -> int:
     init = args.init or (recipe.task if args.images else "none")
     print(trainer.resume("" if init == "none" else init), flush=True)
     trainer.train(args.workers, args.save_every_s)
-    return 0
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hand_tracking_ros.errors import ModelError
 from hand_tracking_ros.manifest import find_manifest, load_manifest
@@ -25,7 +26,7 @@ def start_from(network: nn.Module, source: str) -> str:
     return f"{load_onnx(network, manifest.file)} convolutions of {manifest.file}"
 
 
-def initialise(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
+def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
     """Copy the tensors of ``weights`` that fit, paired in the order of the layers; returns how many were taken.
 
     Accepts a checkpoint of train.py (its averaged weights) or a plain state dict of a network with the same layout,
@@ -48,7 +49,7 @@ def load_onnx(network: nn.Module, path: Path) -> int:
     """Copy the weights of an exported network back; returns the number of convolutions.
 
     The export has folded each batch norm into its convolution, so the norms become plain offsets: go on training with
-    frozen norms. Raises ModelError when the layers differ.
+    frozen norms, or after ``measure_norms``. Raises ModelError when the layers differ.
     """
     import onnx
     from onnx import numpy_helper
@@ -75,6 +76,43 @@ def load_onnx(network: nn.Module, path: Path) -> int:
                 norm.running_mean.zero_()
                 norm.running_var.fill_(1.0 - norm.eps)
     return len(nodes)
+
+
+@torch.no_grad()
+def measure_norms(network: nn.Module, run: Callable[[], object], batches: int = 8) -> int:
+    """Give the batch norms the statistics of what they really see; returns how many there are.
+
+    ``run()`` sends one batch through the network. The network's function stays: weights and offsets make up for it. For
+    weights from an ONNX file, whose norms are plain offsets, so that training can go on with norms that learn.
+    """
+    sums: dict[nn.BatchNorm2d, list[Tensor]] = {}
+
+    def note(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        x = inputs[0].double()
+        seen = [x.mean(dim=(0, 2, 3)), (x * x).mean(dim=(0, 2, 3))]
+        sums[norm] = [a + b for a, b in zip(sums[norm], seen)] if norm in sums else seen
+
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    was_training = network.training
+    try:
+        network.eval()
+        for _ in range(batches):
+            run()
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    for norm, (total, squares) in sums.items():
+        mean = total / batches
+        variance = (squares / batches - mean**2).clamp(min=1e-6)
+        slope = norm.weight / (norm.running_var + norm.eps).sqrt()
+        offset = norm.bias - norm.running_mean * slope
+        norm.bias.copy_(offset + mean * slope)
+        norm.weight.copy_(slope * (variance + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+    return len(sums)
 
 
 def _layers(network: nn.Module) -> list[tuple[nn.Module, nn.BatchNorm2d | None]]:
