@@ -455,7 +455,8 @@ def work(folder):
     first, second = torch.full((2, 3), float(parallel.rank())), torch.tensor(10.0 * parallel.rank())
     turned = first.t()  # not contiguous
     parallel.average([turned, second])
-    told = {"size": parallel.size(), "first": first.tolist(), "second": float(second), "mean": parallel.mean(parallel.rank())}
+    told = {"size": parallel.size(), "first": first.tolist(), "second": float(second)}
+    told["mean"] = parallel.mean(parallel.rank())
     open(f"{folder}/{parallel.rank()}.json", "w").write(json.dumps(told))
 
 if __name__ == "__main__":
