@@ -47,7 +47,7 @@ from hand_tracking_ros.training.optimisers import Muon, optimisers, orthogonalis
 from hand_tracking_ros.training.recipe import RECIPES, load_recipe
 from hand_tracking_ros.training.tasks import even
 from hand_tracking_ros.training.train import learning_rate
-from hand_tracking_ros.training.weights import measure_norms, start_from
+from hand_tracking_ros.training.weights import initialise, measure_norms, start_from
 
 POINTS = np.array([(50, 90), (38, 80), (30, 70), (25, 60), (22, 50), (40, 55), (39, 40), (38, 30), (37, 22), (50, 53),
                    (50, 38), (50, 28), (50, 20), (59, 55), (61, 42), (62, 33), (63, 25), (67, 60), (70, 50), (72, 43),
@@ -534,9 +534,22 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path):
     assert wrong.returncode == 2 and "nowhere does not exist" in wrong.stderr
 
 
+def test_a_deeper_network_starts_as_the_one_that_it_continues():
+    torch.manual_seed(2)
+    plain, deeper = KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.5, deeper=2))
+    with torch.no_grad():
+        plain.train()(torch.randn(4, 1, 96, 96))
+    assert initialise(deeper, plain.state_dict()) == len(plain.state_dict())
+    assert len(deeper.to_stride16) == len(plain.to_stride16) + 2
+    crop = torch.randn(2, 1, 96, 96)
+    for mine, theirs in zip(deeper.eval()(crop), plain.eval()(crop)):
+        torch.testing.assert_close(mine, theirs)
+    deeper.train()(crop)[0].sum().backward()
+    assert all(block.body[1][1].weight.grad.abs().sum() > 0 for block in deeper.to_stride16[-2:])  # and can learn
+
+
 def test_keynet_f_starts_as_its_keynet_and_learns_to_use_what_it_is_told():
     from hand_tracking_ros.training.networks.keynet import prior_maps
-    from hand_tracking_ros.training.weights import initialise
 
     torch.manual_seed(0)
     plain, temporal = KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.5, temporal=True))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hand_tracking_ros.errors import ModelError
 from hand_tracking_ros.manifest import find_manifest, load_manifest
+from hand_tracking_ros.training.networks.blocks import Residual
 
 
 def start_from(network: nn.Module, source: str) -> str:
@@ -30,12 +31,15 @@ def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
     """Copy the tensors of ``weights`` that fit, paired in the order of the layers; returns how many were taken.
 
     Accepts a checkpoint of train.py (its averaged weights) or a plain state dict of a network with the same layout,
-    whatever its layers are called. Raises ModelError when the layout differs.
+    whatever its layers are called; a network that has more layers starts as good as the one without. Raises ModelError when the layout differs.
     """
     weights = weights.get("average", weights)
     own = network.state_dict()
-    if set(weights) < set(own):  # a KeyNet for a KeyNet-F
+    if set(weights) < set(own):  # a KeyNet for a KeyNet-F, or for a deeper one
         network.load_state_dict(weights, strict=False)
+        for name, module in network.named_modules():
+            if isinstance(module, Residual) and not any(key.startswith(f"{name}.") for key in weights):
+                nn.init.zeros_(module.body[1][1].weight)  # passes on what it gets, until it has learned
         return len(weights)
     if len(own) != len(weights):
         raise ModelError(f"the weights to start from have {len(weights)} tensors, the network has {len(own)}")
