@@ -31,7 +31,8 @@ def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
     """Copy the tensors of ``weights`` that fit, paired in the order of the layers; returns how many were taken.
 
     Accepts a checkpoint of train.py (its averaged weights) or a plain state dict of a network with the same layout,
-    whatever its layers are called; a network that has more layers starts as good as the one without. Raises ModelError when the layout differs.
+    whatever its layers are called; a network that has more layers starts as good as the one without. Raises ModelError
+    when the layout differs.
     """
     weights = weights.get("average", weights)
     own = network.state_dict()

@@ -32,7 +32,7 @@ PRIOR_SIGMA_PX = 4.0  # of the Gaussians that say where keypoints are expected
 class KeyNetConfig(Scaling):
     """Input size, and widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels, all at scale 1.
 
-    ``deeper``: blocks at stride 16 beyond the three: they see the hand as a whole, and cost little. ``temporal``: KeyNet-F.
+    ``deeper``: blocks at stride 16 beyond the three: they see the hand as a whole. ``temporal``: KeyNet-F.
     """
 
     full_size: int = 96
