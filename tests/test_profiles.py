@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hand_tracking_ros import profiles
-from hand_tracking_ros.cli import options
+from hand_tracking_ros.cli import options, up
 from hand_tracking_ros.cli.doctor import examine
 from hand_tracking_ros.errors import ConfigError, ModelError
 from hand_tracking_ros.manifest import load_manifest
@@ -146,6 +146,14 @@ def test_the_command_line_takes_it_where_nothing_is_set_and_says_so(profile, cap
     assert inference("--no-profile") == ("auto", "auto", 1)
     assert inference("--set", "inference.profile=none") == ("auto", "auto", 1)
     assert capsys.readouterr().err == ""
+
+
+def test_up_tells_every_node_to_leave_it_out():
+    parser = argparse.ArgumentParser()
+    up.add_parser(parser.add_subparsers())
+    for arguments, switch in ((["up"], None), (["up", "--no-profile", "--stages"], "none")):
+        starts = up._starts(parser.parse_args(arguments))
+        assert [start.parameters.get("inference.profile") for start in starts] == [switch] * len(starts)
 
 
 def test_the_doctor_knows_the_profile(profile, capsys):

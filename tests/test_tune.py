@@ -220,7 +220,11 @@ def test_tune_measures_writes_and_is_used_from_then_on(tmp_path, monkeypatch, ca
 
     text = capsys.readouterr().out
     assert f"onnxruntime {chosen['inference.precision']}, 1 thread" in text.split("fastest: ")[1]
-    assert f"{stated_accuracy(INT8):.1f} %" in text and f"wrote {folder / 'profile.yaml'}" in text
+    assert (
+        f"{stated_accuracy(INT8):.1f} %" in text
+        and "the floor is 50.0 %" in text
+        and f"wrote {folder / 'profile.yaml'}" in text
+    )
     image = cv2.imread(str(folder / "profile.png"))
     assert image.shape == (HEIGHT, WIDTH, 3) and (image == RED).all(axis=-1).any(), "the chosen one is ringed in red"
     used = profiles.fill_in({}, profiles.TUNED)

@@ -7,13 +7,14 @@ from math import isnan
 from typing import Any
 
 from hand_tracking_ros.cli.options import text_table
-from hand_tracking_ros.tuning.choice import Limits, Result
+from hand_tracking_ros.tuning.choice import Limits, Result, accuracy_floor
 
 HEADER = ("candidate", "1 hand", "p99", "2 hands", "p99", "CPU", "MB", "accuracy", "deviation", "")
 NOTES = """\
 1 hand, 2 hands: median ms per frame of the shipped clip, image in to hands out, without camera_info. CPU: of one core,
 for {hands} at {rate_hz:g} Hz. MB: most memory of the process. accuracy: joints of held-out hands that are found and
-right, as the manifests state it. deviation: of keypoints from those of fp32 on ONNX Runtime, mean, in % of the palm.
+right, as the manifests state it; the floor is {floor}. deviation: of keypoints from those of fp32 on ONNX Runtime,
+mean, in % of the palm.
 """
 
 
@@ -27,7 +28,8 @@ def table(results: Sequence[Result], remarks: Sequence[str], limits: Limits) -> 
             figures.append(f"{result.cpu_percent(limits):.0f} %")
         shares = [_percent(result.accuracy_percent), _percent(result.deviation_percent)]
         rows.append((result.candidate, *figures, f"{result.memory_mb:.0f}", *shares, remark))
-    notes = NOTES.format(hands=f"{limits.hands} hand{'s' * (limits.hands > 1)}", rate_hz=limits.rate_hz)
+    hands, floor = f"{limits.hands} hand{'s' * (limits.hands > 1)}", _percent(accuracy_floor(results, limits))
+    notes = NOTES.format(hands=hands, rate_hz=limits.rate_hz, floor=floor)
     return f"{text_table(rows, HEADER)}\n\n{notes}"
 
 
