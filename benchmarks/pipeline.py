@@ -1,7 +1,7 @@
 """Our whole tracker against MediaPipe Hands 0.10.21: the same clips, the same core, in turns.
 
     python benchmarks/pipeline.py --mediapipe-python mediapipe/bin/python --no-hand cars_no_hands.mp4 \\
-        --one-hand hand_640x360.mp4 --two-hands hand_tracking_ros/assets/demo/demo_hands.mp4 --output pipeline.md
+        --one-hand hand_640x360.mp4 --two-hands two_hands_cups_1280x720.mp4 --output pipeline.md --json pipeline.json
 
 Every tracker (ours, MediaPipe with model complexity 0 and 1) runs in a process of its own, all pinned to one core, and
 they take turns of ``--block`` frames, so a busy moment of the machine hits all of them alike. Times are from the BGR
