@@ -33,6 +33,7 @@ from hand_tracking_ros.filters import make_filter
 from hand_tracking_ros.flow import FlowPropagator
 from hand_tracking_ros.geometry import box_around, crop_from_image, warp
 from hand_tracking_ros.keypoints import KeypointEstimator
+from hand_tracking_ros.machine import cpu_name
 from hand_tracking_ros.smoothing import HandFilter
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 
@@ -132,13 +133,8 @@ def summary(times: dict[str, np.ndarray]) -> list[dict[str, float | str]]:
 
 def machine() -> dict[str, object]:
     """What the numbers were measured on, and how busy it was."""
-    cpu = platform.processor() or platform.machine()
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in cpu_info.read_text().splitlines() if "model name" in line]
-        cpu = names[0] if names else cpu
     return {
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),

@@ -24,6 +24,7 @@ from hand_tracking_ros.config import (
     flat_fields,
     param,
 )
+from hand_tracking_ros.profiles import TUNED
 from hand_tracking_ros.teleop.arm import ArmConfig
 from hand_tracking_ros.teleop.retargeting import RetargetConfig
 
@@ -254,7 +255,8 @@ def default_yaml() -> str:
     """The parameter file with every parameter of every node at its default, described."""
     lines = [
         "# Parameters of all nodes, at their defaults. Change a copy, and name it as params_file (launch) or",
-        "# --params-file (hand-tracking up). A node takes the names that it knows. This file is written by:",
+        "# --params-file (hand-tracking up). A node takes the names that it knows. What is commented out is left to",
+        "# the profile of 'hand-tracking tune', where there is one. This file is written by:",
         "# python -m hand_tracking_ros.nodes.settings > config/hand_tracking.yaml",
         "/**:",
         "  ros__parameters:",
@@ -266,7 +268,8 @@ def default_yaml() -> str:
             lines.append(f"    {parent}:")
             group = parent
         indent = "      " if parent else "    "
-        lines += [f"{indent}# {_describe(f)}", f"{indent}{leaf}: {json.dumps(f.default)}"]
+        value = f"{leaf}: {json.dumps(f.default)}"  # one that a profile may choose is left open
+        lines += [f"{indent}# {_describe(f)}", f"{indent}{'# ' * (name in TUNED)}{value}"]
     return "\n".join(lines) + "\n"
 
 
