@@ -100,10 +100,24 @@ class TfConfig(Config):
 class RigConfig(Config):
     """rig_tracker_node: its cameras, and when their images belong together."""
 
+    extrinsics: str = param(
+        "file",
+        "Where the cameras stand: as rig.file says, which has their lenses too, or as tf says of the frames that "
+        "<name>/camera_info states, which then has the lenses",
+        choices=("file", "tf"),
+        read_only=True,
+    )
     file: str = param(
         "", "Rig of the cameras (YAML, docs/cameras.md); images come on <camera's name>/image_raw", read_only=True
     )
-    frame_id: str = param("rig", "frame_id of hands: the frame of the rig file, often its first camera's optical frame")
+    cameras: str = param(
+        "", "Names of the cameras with rig.extrinsics tf, with commas between them; a file has its own", read_only=True
+    )
+    frame_id: str = param(
+        "",
+        "frame_id of hands. With a file the name of its frame (empty: rig); with tf any frame that stands still to the "
+        "cameras (empty: that of the first camera)",
+    )
     sync_s: float = param(
         0.017, "Images whose stamps differ by less belong together; half a frame's time", low=0.0, high=1.0
     )
