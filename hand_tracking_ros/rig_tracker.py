@@ -194,15 +194,25 @@ class RigTracker:
         return keypoints.presence >= (self.config.track.keep_presence if known else self.config.track.start_presence)
 
     def _view(self, index: int, seen: HandKeypoints, hand_id: int, frame: Frame, stamp_s: float) -> HandView:
-        """A camera's keypoints, led on to the common stamp by the motion that the pose is known to have."""
+        """What a camera sees of a hand, led on to the common stamp."""
         place: RigCamera = self._optical.cameras[index]
-        points = seen.keypoints_px
+        view = view_of(seen, place.camera, frame.depth_m)
         if frame.stamp_s != stamp_s:
-            then, now = (self._project(index, self.filter.pose(hand_id, t)) for t in (frame.stamp_s, stamp_s))
-            if then is not None and now is not None:
-                points = points + (now - then)
-        view = view_of(replace(seen, keypoints_px=points), place.camera, frame.depth_m)
+            view = self._led_on(
+                index, view, self.filter.pose(hand_id, frame.stamp_s), self.filter.pose(hand_id, stamp_s)
+            )
         return replace(view, rotation=place.rotation, translation_m=place.translation_m)
+
+    def _led_on(self, index: int, view: HandView, then: HandPose | None, now: HandPose | None) -> HandView:
+        """The view after the motion that the pose is known to have: in the image, and away from the camera."""
+        then_px, now_px = self._project(index, then), self._project(index, now)
+        if then_px is None or now_px is None:
+            return view
+        depth_m = view.depth_m
+        if depth_m is not None:
+            place = self._optical.cameras[index]
+            depth_m = depth_m + (place.from_rig(now.points()) - place.from_rig(then.points()))[:, 2]
+        return replace(view, keypoints_px=view.keypoints_px + (now_px - then_px), depth_m=depth_m)
 
     def _in_first_camera(self, hand_id, seen: dict[int, HandKeypoints], views, stamp_s: float) -> HandKeypoints:
         """What the filter takes: the hand as the rig's first camera has it, or would have it."""

@@ -200,6 +200,15 @@ def view_of(seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = No
     return HandView(camera, seen.keypoints_px, seen.keypoint_scores, relative, metric)
 
 
+def depth_views(
+    keypoints: Sequence[HandKeypoints], camera: Camera | None, depth_m: np.ndarray | None
+) -> dict[int, list[HandView]] | None:
+    """What ``camera`` and its depth image (H, W) see of each hand, by id; None when there is no camera or no depth."""
+    if depth_m is None or camera is None:
+        return None
+    return {seen.id: [view_of(seen, camera, depth_m)] for seen in keypoints}
+
+
 def _channels(hand: HandKeypoints, palm_px: float) -> np.ndarray:
     """What is filtered together, in px: (22, 3), x, y and depth of each joint, then the palm length."""
     joints = np.column_stack([hand.keypoints_px, hand.depth_rel * palm_px])

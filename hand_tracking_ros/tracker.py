@@ -8,7 +8,7 @@ from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
-from hand_tracking_ros.smoothing import HandFilter, view_of
+from hand_tracking_ros.smoothing import HandFilter, depth_views
 from hand_tracking_ros.tracks import HandTracks
 from hand_tracking_ros.types import Frame, Hand, Source
 
@@ -44,9 +44,7 @@ class HandTracker:
         keypoints = self.estimator.estimate(mono, boxes, frame.camera) if boxes else []
         self.tracks.update(keypoints, frame.stamp_s)
         clock.lap("keypoints")
-        views = None
-        if frame.depth_m is not None and frame.camera is not None:
-            views = {seen.id: [view_of(seen, frame.camera, frame.depth_m)] for seen in keypoints}
+        views = depth_views(keypoints, frame.camera, frame.depth_m)
         hands = self.filter.apply(keypoints, frame.stamp_s, frame.camera, views)
         clock.lap("filter")
         self.timings_s = clock.laps()

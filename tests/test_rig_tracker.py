@@ -11,10 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
+from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.cli import main
 from hand_tracking_ros.config import TrackConfig, TrackerConfig
+from hand_tracking_ros.fitting import HandView
 from hand_tracking_ros.hand_size import load_hand_size
-from hand_tracking_ros.rig import Rig, rig_from_text, save_rig
+from hand_tracking_ros.kinematics import NUM_ANGLES, HandPose
+from hand_tracking_ros.rig import Rig, RigCamera, rig_from_text, save_rig
 from hand_tracking_ros.rig_tracker import RigTracker
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.types import Frame, Scale
@@ -132,6 +135,22 @@ def test_cameras_can_be_placed_later_and_moved_and_hands_live_on(clip):
     other = replace(rig.cameras[0], camera=replace(rig.cameras[0].camera, fx=1000.0))
     tracker.place(Rig((other, rig.cameras[1])))  # another lens: nothing that is known fits any more
     assert np.isnan(tracker.disagreement).all() and tracker.filter.pose(1, None) is None
+
+
+def test_what_an_earlier_image_showed_is_led_on_in_the_image_and_in_depth():
+    """The second camera looks along the rig's x axis: what moves by 5 cm along x moves away from it by as much."""
+    lens, turned = Camera(500.0, 500.0, 320.0, 240.0), np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])
+    side = RigCamera("side", 640, 480, lens, turned, np.array([0.5, 0.0, 0.5]))  # 0.5 m to the left of the hand
+    tracker = RigTracker(Rig((RigCamera("front", 640, 480, lens), side)))
+    then = HandPose(Side.RIGHT, np.eye(3), np.array([0.0, 0.0, 0.5]), np.zeros(NUM_ANGLES), 0.088)
+    now = replace(then, position_m=np.array([0.05, 0.0, 0.5]))
+    depth_m, unknown = side.from_rig(then.points())[:, 2], np.full(21, np.nan)
+    seen = HandView(lens, side.project(then.points()) + 3.0, np.ones(21), unknown, np.append(depth_m[:20], np.nan))
+    led = tracker._led_on(1, seen, then, now)
+    np.testing.assert_allclose(led.keypoints_px, side.project(now.points()) + 3.0)
+    np.testing.assert_allclose(led.depth_m[:20], depth_m[:20] + 0.05)
+    assert np.isnan(led.depth_m[20])
+    assert tracker._led_on(1, seen, None, now) is seen  # nothing is known of its motion
 
 
 def test_swapped_cameras_are_noticed(clip):

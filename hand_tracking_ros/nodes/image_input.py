@@ -138,10 +138,13 @@ class ImagePairing:
 
 
 class Deadline:
-    """Calls ``callback`` once, some time after ``start``, unless ``stop`` comes first. Lives as long as the node."""
+    """Calls ``callback`` once, some time after ``start``, unless ``stop`` comes first.
+
+    Lives as long as the node, or until ``close``.
+    """
 
     def __init__(self, node: HandNode, callback: Callable[[], None]) -> None:
-        self._callback = node.guarded(callback)
+        self._node, self._callback = node, node.guarded(callback)
         self._timer = node.create_timer(1.0, self._due, clock=node.steady_clock)
         self._timer.cancel()
 
@@ -154,6 +157,10 @@ class Deadline:
     def stop(self) -> None:
         """Do not call."""
         self._timer.cancel()
+
+    def close(self) -> None:
+        """Never call again."""
+        self._node.destroy_timer(self._timer)
 
     def _due(self) -> None:
         self._timer.cancel()

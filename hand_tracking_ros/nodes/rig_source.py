@@ -62,7 +62,7 @@ class TfRig:
 
     def __init__(self, node: HandNode) -> None:
         self._node, self._type = node, tf_message_type("rig.extrinsics: tf")
-        self.names = [name.strip() for name in node.config.rig.cameras.split(",") if name.strip()]
+        self.names = names_in(node.config.rig.cameras)
         if not self.names:
             raise ConfigError(
                 "rig.extrinsics is tf, but the parameter rig.cameras names no camera: name them with commas between, "
@@ -147,6 +147,11 @@ class TfRig:
 def rig_source(node: HandNode) -> FileRig | TfRig:
     """What ``rig.extrinsics`` asks for. Raises ConfigError or CalibrationError."""
     return {"file": FileRig, "tf": TfRig}[node.config.rig.extrinsics](node)
+
+
+def names_in(text: str) -> list[str]:
+    """What stands in ``text`` with commas between."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _check_names(names: Sequence[str], where: str) -> None:

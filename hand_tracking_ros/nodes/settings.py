@@ -118,6 +118,9 @@ class RigConfig(Config):
         "frame_id of hands. With a file the name of its frame (empty: rig); with tf any frame that stands still to the "
         "cameras (empty: that of the first camera)",
     )
+    depth: str = param(
+        "", "Names of the cameras that have depth images, with depth.enabled; with commas, empty: all", read_only=True
+    )
     sync_s: float = param(
         0.017, "Images whose stamps differ by less belong together; half a frame's time", low=0.0, high=1.0
     )
@@ -129,10 +132,13 @@ class RigConfig(Config):
 
 @dataclass(frozen=True)
 class DepthConfig(Config):
-    """hand_tracker_node: a depth image that is aligned with image_raw."""
+    """A depth image that is aligned with image_raw."""
 
     enabled: bool = param(
-        False, "Take depth images from depth/image_rect_raw, aligned with image_raw (32FC1 or 16UC1)", read_only=True
+        False,
+        "Take depth images from depth/image_rect_raw, aligned with image_raw (32FC1 or 16UC1); in a rig from "
+        "<camera's name>/depth/image_rect_raw of the cameras in rig.depth",
+        read_only=True,
     )
     sync_s: float = param(0.017, "Most that the stamps of an image and its depth image differ", low=0.0, high=1.0)
     wait_s: float = param(
@@ -198,6 +204,7 @@ class RigTrackerNodeConfig(NodeConfig, TrackerConfig):
     markers: MarkerConfig = field(default_factory=MarkerConfig)
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
     hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
@@ -233,6 +240,7 @@ class FilterNodeConfig(NodeConfig):
     markers: MarkerConfig = field(default_factory=MarkerConfig)
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
 
 
 @dataclass(frozen=True)
