@@ -134,13 +134,15 @@ class RigTracker:
         """What one camera sees in its frame."""
         tracks, mono = self._tracks[index], as_mono(frame.image)
         boxes = tracks.predict(mono, frame.stamp_s)
+        if self.estimator.takes_prior:
+            boxes = tracks.expect(self._expected_px(index, frame.stamp_s), vote=True)
         alive = {box.id for box in boxes}
         for hand_id, hand in self._hands.items():
             if hand.tracks.get(index) in alive:
                 continue
             hand.tracks.pop(index, None)
-            box = self._projected_box(index, hand_id, frame.stamp_s, mono.shape)
-            adopted = None if box is None else tracks.adopt(box)
+            points = self._projected_inside(index, hand_id, frame.stamp_s, mono.shape)
+            adopted = None if points is None else tracks.adopt(points)
             if adopted is not None:
                 hand.tracks[index], boxes = adopted, tracks.boxes()
         missing = len(self._hands) < self.config.track.max_hands
@@ -151,13 +153,22 @@ class RigTracker:
         tracks.update(keypoints, frame.stamp_s)
         return keypoints
 
-    def _projected_box(self, index: int, hand_id: int, stamp_s: float, shape):
-        """The box of a posed hand in a camera's image, or None when it is hardly in it."""
+    def _expected_px(self, index: int, stamp_s: float) -> dict[int, np.ndarray]:
+        """Where the expected poses have their keypoints (21, 2) in a camera's image, by its tracks; NaN: nowhere."""
+        camera, found = self._optical.cameras[index], {}
+        for hand_id, hand in self._hands.items():
+            pose = self.filter.expected(hand_id, stamp_s) if index in hand.tracks else None
+            if pose is not None:
+                found[hand.tracks[index]] = camera.project(pose.points())
+        return found
+
+    def _projected_inside(self, index: int, hand_id: int, stamp_s: float, shape) -> np.ndarray | None:
+        """Keypoints (21, 2) of a posed hand in a camera's image, or None when it is hardly in it."""
         points = self._project(index, self.filter.pose(hand_id, stamp_s))
         if points is None:
             return None
         inside = (points >= 0).all(axis=1) & (points < (shape[1], shape[0])).all(axis=1)
-        return box_around(points) if inside.mean() >= LEAST_INSIDE else None
+        return points if inside.mean() >= LEAST_INSIDE else None
 
     def _project(self, index: int, pose: HandPose | None) -> np.ndarray | None:
         """Keypoints (21, 2) of a pose in a camera's image; None when not all of them have a place there."""
@@ -273,7 +284,7 @@ class RigTracker:
                 bool(tracks)
                 and not shared.intersection(tracks)
                 and any(
-                    camera != index and self._projected_box(index, hand_id, stamp_s, frame.image.shape) is not None
+                    camera != index and self._projected_inside(index, hand_id, stamp_s, frame.image.shape) is not None
                     for hand_id, camera in alone.items()
                 )
             )

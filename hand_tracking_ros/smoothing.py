@@ -142,9 +142,13 @@ class HandFilter:
         """The filtered pose of a hand at ``stamp_s``, the future extrapolated (None: as of its last frame)."""
         return self._poser.pose(hand_id, stamp_s)
 
+    def expected(self, hand_id: int, stamp_s: float) -> HandPose | None:
+        """The fitted pose of a hand led on to ``stamp_s``; None until it has been posed for some frames."""
+        return self._poser.expected(hand_id, stamp_s)
+
     def expected_px(self, camera: Camera, stamp_s: float) -> dict[int, np.ndarray]:
-        """Where the poses have their keypoints (21, 2) in the image of ``camera`` at ``stamp_s``, by id."""
-        poses = {hand_id: self._poser.pose(hand_id, stamp_s) for hand_id in self._hands}
+        """Where the expected poses have their keypoints (21, 2) in the image of ``camera``, by id; NaN: nowhere."""
+        poses = {hand_id: self.expected(hand_id, stamp_s) for hand_id in self._hands}
         return {hand_id: camera.project(pose.points()) for hand_id, pose in poses.items() if pose is not None}
 
     def fit(self, hand_id: int) -> HandFit | None:

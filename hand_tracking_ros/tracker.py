@@ -35,8 +35,9 @@ class HandTracker:
         mono = as_mono(frame.image)
         clock = _StageClock()
         boxes = self.tracks.predict(mono, frame.stamp_s)
-        if frame.camera is not None and any(box.source == Source.PREDICTED for box in boxes):
-            boxes = self.tracks.expect(self.filter.expected_px(frame.camera, frame.stamp_s))
+        vote = self.estimator.takes_prior
+        if frame.camera is not None and (vote or any(box.source == Source.PREDICTED for box in boxes)):
+            boxes = self.tracks.expect(self.filter.expected_px(frame.camera, frame.stamp_s), vote)
         clock.lap("flow")
         if self.tracks.wants_detection(frame.stamp_s):
             boxes = self.tracks.associate(self.detector.detect(mono), frame.stamp_s)
