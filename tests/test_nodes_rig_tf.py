@@ -156,6 +156,13 @@ def test_without_a_frame_hands_are_in_that_of_the_first_camera_as_with_a_file(ro
     (hand,) = hands_from_message(answer)
     assert hand.points_3d[:, 2].mean() == pytest.approx(0.5, abs=0.1)
 
+    node.trigger_deactivate()
+    node.trigger_activate()
+    assert "no camera_info" in says(node)  # it starts afresh: the cameras may be other ones
+    ros.until(lambda: "left_eye" in node._source._tree.frames, "the latched places, again")
+    ros.until(lambda: robot.inform(0, 1) or not says(node), "the places")  # as drivers do, with every image
+    assert len(robot.answer().hands) == 1
+
 
 @needs_tf2
 def test_cameras_on_a_head_that_moves_are_followed_and_hands_live_on(ros, models):
