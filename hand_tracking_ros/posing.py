@@ -40,6 +40,7 @@ _DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0
 LOST_COST = 40.0  # per view; good fits cost 3 to 15
 CONTRADICTION = 0.4  # palms between a view's keypoints and the fit
 SIZE_FLOOR = 0.003  # never surer than this: keypoints are not independent from frame to frame
+WARM_S = 0.1  # a hand that was posed for this long has a motion that can be led on
 PRESETS = {"teleop": (1.0, 8.0), "balanced": (0.5, 4.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
 
 
@@ -99,6 +100,7 @@ class _Posed:
 
     side: Side
     fit: HandFit
+    since_s: float
     stamp_s: float
     filter: PoseFilter
     velocity: np.ndarray  # (26,) of the fitted pose, smoothed
@@ -139,7 +141,7 @@ class HandPoser:
         except ValueError:
             return False
         if old is None:
-            old = _Posed(side, fit, stamp_s, PoseFilter(self._filters, self._max_gap_s), np.zeros(DOF))
+            old = _Posed(side, fit, stamp_s, stamp_s, PoseFilter(self._filters, self._max_gap_s), np.zeros(DOF))
             self._hands[hand_id] = old
         else:
             elapsed_s = stamp_s - old.stamp_s
@@ -157,6 +159,11 @@ class HandPoser:
         hand = self._hands.get(hand_id)
         return None if hand is None else hand.filter.predict(hand.stamp_s if stamp_s is None else stamp_s)
 
+    def expected(self, hand_id: int, stamp_s: float) -> HandPose | None:
+        """The last fit led on to ``stamp_s``, without the lag of a filter; None until the hand's motion is known."""
+        hand = self._hands.get(hand_id)
+        return None if hand is None or hand.stamp_s - hand.since_s < WARM_S else self._led_on(hand, stamp_s)
+
     def velocities(self, hand_id: int, stamp_s: float, points_m: np.ndarray) -> np.ndarray:
         """(21, 3) m/s of the keypoints, which at ``stamp_s`` are at ``points_m``. Raises KeyError without a pose."""
         return self._hands[hand_id].filter.velocities(stamp_s, points_m)
@@ -169,10 +176,7 @@ class HandPoser:
     def _expected(self, hand: _Posed, stamp_s: float) -> PosePrior:
         """Where the hand should be: its last pose led on, and how sure that is."""
         elapsed_s = stamp_s - hand.stamp_s
-        step = np.zeros(STEP)
-        step[:DOF] = hand.velocity * elapsed_s * self.config.lead
-        step[TURN] *= min(1.0, 0.7 / max(float(np.linalg.norm(step[TURN])), 1e-9))
-        pose = replace(stepped(hand.fit.pose, step), palm_m=self.size.palm_m, shape=self.shape)
+        pose = self._led_on(hand, stamp_s)
         information = hand.fit.information - rest_information()
         size_information = 1 / self.size.sigma**2
         information[SIZE, :], information[:, SIZE] = 0.0, 0.0
@@ -180,6 +184,13 @@ class HandPoser:
         spread = np.linalg.inv(information + np.diag(_LEAST))
         spread.reshape(-1)[:: STEP + 1] += (_DRIFT * self.config.drift) ** 2 * elapsed_s
         return PosePrior(pose, np.linalg.inv(spread))
+
+    def _led_on(self, hand: _Posed, stamp_s: float) -> HandPose:
+        """The last fit after the motion that it had."""
+        step = np.zeros(STEP)
+        step[:DOF] = hand.velocity * (stamp_s - hand.stamp_s) * self.config.lead
+        step[TURN] *= min(1.0, 0.7 / max(float(np.linalg.norm(step[TURN])), 1e-9))
+        return replace(stepped(hand.fit.pose, step), palm_m=self.size.palm_m, shape=self.shape)
 
     def _fresh(self, views: Sequence[HandView], side: Side) -> HandFit:
         """The fit of a hand of which nothing is known but its size. Raises ValueError when too little is seen."""

@@ -142,9 +142,13 @@ class HandFilter:
         """The filtered pose of a hand at ``stamp_s``, the future extrapolated (None: as of its last frame)."""
         return self._poser.pose(hand_id, stamp_s)
 
+    def expected(self, hand_id: int, stamp_s: float) -> HandPose | None:
+        """The fitted pose of a hand led on to ``stamp_s``; None until it has been posed for some frames."""
+        return self._poser.expected(hand_id, stamp_s)
+
     def expected_px(self, camera: Camera, stamp_s: float) -> dict[int, np.ndarray]:
-        """Where the poses have their keypoints (21, 2) in the image of ``camera`` at ``stamp_s``, by id."""
-        poses = {hand_id: self._poser.pose(hand_id, stamp_s) for hand_id in self._hands}
+        """Where the expected poses have their keypoints (21, 2) in the image of ``camera``, by id; NaN: nowhere."""
+        poses = {hand_id: self.expected(hand_id, stamp_s) for hand_id in self._hands}
         return {hand_id: camera.project(pose.points()) for hand_id, pose in poses.items() if pose is not None}
 
     def fit(self, hand_id: int) -> HandFit | None:
@@ -198,6 +202,15 @@ def view_of(seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = No
     relative = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
     metric = None if depth_m is None else joint_depths(depth_m, seen.keypoints_px)
     return HandView(camera, seen.keypoints_px, seen.keypoint_scores, relative, metric)
+
+
+def depth_views(
+    keypoints: Sequence[HandKeypoints], camera: Camera | None, depth_m: np.ndarray | None
+) -> dict[int, list[HandView]] | None:
+    """What ``camera`` and its depth image (H, W) see of each hand, by id; None when there is no camera or no depth."""
+    if depth_m is None or camera is None:
+        return None
+    return {seen.id: [view_of(seen, camera, depth_m)] for seen in keypoints}
 
 
 def _channels(hand: HandKeypoints, palm_px: float) -> np.ndarray:

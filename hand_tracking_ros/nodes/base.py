@@ -266,13 +266,13 @@ def run(node_type: Callable[[], HandNode], args: list[str] | None = None) -> int
     node = None
     try:
         node = node_type()
+        executor = SingleThreadedExecutor()  # before the node says that it is there, and may be told to end
         if node.autostart and not node.bring_up():
             return 1
         if not node.autostart:
             node.get_logger().info("waiting for a lifecycle manager; '-p autostart:=true' starts the node on its own")
         gc.collect()
         gc.freeze()  # what is loaded stays: a full collection over it would hold up a frame for tens of milliseconds
-        executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -63,7 +63,7 @@ class HandTrackerNode(HandNode):
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.statistics.loss.arrive(stamp_ns(message.header.stamp))
         if self.config.depth.enabled:
-            self._depth.add_image(message)
+            self._depth.add(message)
         else:
             self._track(message)
 

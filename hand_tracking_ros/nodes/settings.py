@@ -101,10 +101,27 @@ class TfConfig(Config):
 class RigConfig(Config):
     """rig_tracker_node: its cameras, and when their images belong together."""
 
+    extrinsics: str = param(
+        "file",
+        "Where the cameras stand: as rig.file says, which has their lenses too, or as tf says of the frames that "
+        "<name>/camera_info states, which then has the lenses",
+        choices=("file", "tf"),
+        read_only=True,
+    )
     file: str = param(
         "", "Rig of the cameras (YAML, docs/cameras.md); images come on <camera's name>/image_raw", read_only=True
     )
-    frame_id: str = param("rig", "frame_id of hands: the frame of the rig file, often its first camera's optical frame")
+    cameras: str = param(
+        "", "Names of the cameras with rig.extrinsics tf, with commas between them; a file has its own", read_only=True
+    )
+    frame_id: str = param(
+        "",
+        "frame_id of hands. With a file the name of its frame (empty: rig); with tf any frame that stands still to the "
+        "cameras (empty: that of the first camera)",
+    )
+    depth: str = param(
+        "", "Names of the cameras that have depth images, with depth.enabled; with commas, empty: all", read_only=True
+    )
     sync_s: float = param(
         0.017, "Images whose stamps differ by less belong together; half a frame's time", low=0.0, high=1.0
     )
@@ -116,10 +133,13 @@ class RigConfig(Config):
 
 @dataclass(frozen=True)
 class DepthConfig(Config):
-    """hand_tracker_node: a depth image that is aligned with image_raw."""
+    """A depth image that is aligned with image_raw."""
 
     enabled: bool = param(
-        False, "Take depth images from depth/image_rect_raw, aligned with image_raw (32FC1 or 16UC1)", read_only=True
+        False,
+        "Take depth images from depth/image_rect_raw, aligned with image_raw (32FC1 or 16UC1); in a rig from "
+        "<camera's name>/depth/image_rect_raw of the cameras in rig.depth",
+        read_only=True,
     )
     sync_s: float = param(0.017, "Most that the stamps of an image and its depth image differ", low=0.0, high=1.0)
     wait_s: float = param(
@@ -185,6 +205,7 @@ class RigTrackerNodeConfig(NodeConfig, TrackerConfig):
     markers: MarkerConfig = field(default_factory=MarkerConfig)
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
     hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
@@ -220,6 +241,7 @@ class FilterNodeConfig(NodeConfig):
     markers: MarkerConfig = field(default_factory=MarkerConfig)
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
 
 
 @dataclass(frozen=True)
