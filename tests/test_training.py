@@ -536,7 +536,7 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path):
 
 def test_a_deeper_network_starts_as_the_one_that_it_continues():
     torch.manual_seed(2)
-    plain, deeper = KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.5, deeper=2))
+    plain, deeper = KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.5, depth=1.3))
     with torch.no_grad():
         plain.train()(torch.randn(4, 1, 96, 96))
     assert initialise(deeper, plain.state_dict()) == len(plain.state_dict())

@@ -32,7 +32,7 @@ PRIOR_SIGMA_PX = 4.0  # of the Gaussians that say where keypoints are expected
 class KeyNetConfig(Scaling):
     """Input size, and widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels, all at scale 1.
 
-    ``deeper``: blocks at stride 16 beyond the three: they see the hand as a whole. ``temporal``: KeyNet-F.
+    ``temporal``: KeyNet-F.
     """
 
     full_size: int = 96
@@ -42,7 +42,6 @@ class KeyNetConfig(Scaling):
     stride16: int = 128
     pyramid: int = 64
     head: int = 48
-    deeper: int = 0
     temporal: bool = False
 
     @property
@@ -62,8 +61,7 @@ class KeyNet(nn.Module):
         self.config = c = config
         stem, stride4, stride8, stride16 = map(c.channels, (c.stem, c.stride4, c.stride8, c.stride16))
         pyramid, head = c.channels(c.pyramid), c.channels(c.head)
-        counts = [c.repeats(base) for base in (2, 3, 3)]
-        counts[2] += c.deeper
+        counts = [c.repeats(base) for base in (2, 3, 6)]  # most where the whole hand is seen
         names = iter(c.block_names(sum(counts)))
         self.to_stride4 = nn.Sequential(conv_bn_relu(1, stem, 2), *stage(names, counts[0], stem, stride4))
         self.to_stride8 = nn.Sequential(*stage(names, counts[1], stride4, stride8))
