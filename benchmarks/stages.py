@@ -34,7 +34,7 @@ from hand_tracking_ros.flow import FlowPropagator
 from hand_tracking_ros.geometry import box_around, crop_from_image, warp
 from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.smoothing import HandFilter
-from hand_tracking_ros.types import HandBox, HandKeypoints, Source
+from hand_tracking_ros.types import Camera, HandBox, HandKeypoints, Source
 
 FRAME_S = 1 / 60
 STEP_PX = (9.0, 5.0)  # motion of the scene per frame
@@ -70,6 +70,10 @@ def core_stages(images: list[np.ndarray], hands: list[np.ndarray], config: Track
     hand_filter = HandFilter(config.filter, config.track, config.pose)
     joints = np.random.default_rng(0).normal(size=(64, 22, 3)) + 100
     seen = [_keypoints(i + 1, points) for i, points in enumerate(hands)]
+    height, width = images[0].shape
+    camera = Camera(width, width, width / 2, height / 2)
+    shaking = [[_keypoints(hand.id, hand.keypoints_px + shift) for hand in seen] for shift in _shifts(64)]
+    posed = {count: HandFilter(config.filter, config.track, config.pose) for count in (1, 2)}
     return {
         "flow: image made ready": lambda k: flow.prepare(images[k % 2]),
         "flow: 1 hand": lambda k: flow.propagate_many(ready[k % 2], ready[(k + 1) % 2], boxed[:1]),
@@ -78,6 +82,8 @@ def core_stages(images: list[np.ndarray], hands: list[np.ndarray], config: Track
         "filter: one-euro, 22x3": lambda k: filters["one_euro"].update(joints[k % 64], k * FRAME_S, 80.0),
         "filter: Kalman, 22x3": lambda k: filters["kalman"].update(joints[k % 64], k * FRAME_S, 80.0),
         "filter: whole stage, 2 hands": lambda k: hand_filter.apply(seen, k * FRAME_S),
+        "poses: filter and fit, 1 hand": lambda k: posed[1].apply(shaking[k % 64][:1], k * FRAME_S, camera),
+        "poses: filter and fit, 2 hands": lambda k: posed[2].apply(shaking[k % 64], k * FRAME_S, camera),
     }
 
 
@@ -99,6 +105,13 @@ def network_stages(images: list[np.ndarray], hands: list[np.ndarray], config: Tr
         name = f"keypoints: whole stage, {count} hand{'s' * (count > 1)} ({estimator.backend.name})"
         stages[name] = lambda k, count=count: estimator.estimate(images[k % 2], boxes[:count])
     return stages
+
+
+def _shifts(count: int) -> np.ndarray:
+    """(count, 21, 2) px: a hand on a slow circle, its keypoints with noise of 1 px."""
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    circle = 20 * np.column_stack([np.cos(angles), np.sin(angles)])
+    return circle[:, None] + np.random.default_rng(0).normal(size=(count, 21, 2))
 
 
 def _keypoints(hand_id: int, points: np.ndarray) -> HandKeypoints:
