@@ -42,6 +42,11 @@ def result_qos() -> QoSProfile:
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
+def newest_qos() -> QoSProfile:
+    """For readers of small messages of which only the newest is worth their time: older ones are dropped."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+
 def latched_qos() -> QoSProfile:
     """Static facts: whoever comes late gets the last one."""
     qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sensor_msgs.msg import CompressedImage, Image
 
 from hand_tracking_ros import msg
-from hand_tracking_ros.nodes.base import HandNode, result_qos, run
-from hand_tracking_ros.nodes.conversions import keypoints_from_message, stamp_s
+from hand_tracking_ros.nodes.base import HandNode, newest_qos, run
+from hand_tracking_ros.nodes.conversions import keypoints_from_message, stamp_ns, stamp_s
+from hand_tracking_ros.nodes.diagnostics import FrameLoss
 from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, CameraInput, ImageInput, ImagePairing, Stopwatch
 from hand_tracking_ros.nodes.settings import FilterNodeConfig
 from hand_tracking_ros.nodes.visuals import HandPublisher
@@ -22,6 +23,7 @@ class FilterNode(HandNode):
         self._images = ImageInput(self)
         self._image_subscription = None
         self._pairing = ImagePairing(self, self._draw)
+        self._loss = FrameLoss()  # of keypoints; images, where they are taken, have their own
 
     def configure(self) -> None:
         self._filter = HandFilter(self.config.filter, self.config.track, self.config.pose)
@@ -30,10 +32,11 @@ class FilterNode(HandNode):
     def activate(self) -> None:
         self._camera = CameraInput(self)
         self._camera.subscribe()
-        self.subscribe(msg.HandKeypointsArray, "keypoints", self._on_keypoints, result_qos())
+        self.subscribe(msg.HandKeypointsArray, "keypoints", self._on_keypoints, newest_qos())
 
     def deactivate(self) -> None:
         self._pairing.clear()
+        self._loss.reset()
         self._image_subscription = None
         if self._filter is not None:
             self._filter.reset()
@@ -47,6 +50,8 @@ class FilterNode(HandNode):
     def _on_keypoints(self, message: msg.HandKeypointsArray) -> None:
         watch = Stopwatch()
         header = message.header
+        self._loss.arrive(stamp_ns(header.stamp))
+        self.statistics.facts["keypoints_lost"] = self._loss.lost
         hands = self._filter.apply(keypoints_from_message(message), stamp_s(header.stamp), self._camera.camera)
         filter_s = watch.lap()
         self._output.publish(hands, header, width=message.image_width, height=message.image_height)
