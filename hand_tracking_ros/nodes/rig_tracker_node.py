@@ -20,7 +20,8 @@ from hand_tracking_ros.nodes.conversions import stamp_ns, stamp_s
 from hand_tracking_ros.nodes.diagnostics import FrameLoss
 from hand_tracking_ros.nodes.hand_size_services import HandSizeServices
 from hand_tracking_ros.nodes.image_input import Deadline, ImageInput, Stopwatch
-from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_detector, warm_up_estimator
+from hand_tracking_ros.nodes.load import LoadControl
+from hand_tracking_ros.nodes.models import warm_up_detector, warm_up_estimator
 from hand_tracking_ros.nodes.rig_watch import RigWatch
 from hand_tracking_ros.nodes.settings import RigTrackerNodeConfig
 from hand_tracking_ros.nodes.visuals import HandPublisher
@@ -37,6 +38,7 @@ class RigTrackerNode(HandNode):
     def __init__(self, **options) -> None:
         super().__init__("rig_tracker_node", RigTrackerNodeConfig, **options)
         self._tracker: RigTracker | None = None
+        self._load: LoadControl | None = None
         self._images = ImageInput(self)
         self._deadline = Deadline(self, self._give_up_waiting)
         self._hand_size = HandSizeServices(self, lambda: self._tracker and self._tracker.filter)
@@ -46,7 +48,7 @@ class RigTrackerNode(HandNode):
         self._tracker = RigTracker(rig, self.config)
         warm_up_detector(self._tracker.detector)
         warm_up_estimator(self._tracker.estimator, self.config.track.max_hands)
-        self._model_info = ModelInfoPublisher(self, (self._tracker.detector, self._tracker.estimator))
+        self._load = LoadControl(self, self._tracker)
         self._output = HandPublisher(self)
         self._losses = [FrameLoss() for _ in rig.cameras]
         self._groups: FrameGroups[tuple[np.ndarray, Image | CompressedImage]] = FrameGroups(
@@ -55,7 +57,7 @@ class RigTrackerNode(HandNode):
         self._set_waiting()
 
     def activate(self) -> None:
-        self._model_info.publish()
+        self._load.activate()
         self._groups.clear(time.monotonic())
         self._watch = RigWatch([camera.name for camera in self._tracker.rig.cameras], self._groups)
         self._observed_s = time.monotonic()
@@ -64,20 +66,21 @@ class RigTrackerNode(HandNode):
 
     def deactivate(self) -> None:
         self._deadline.stop()
-        if self._tracker is not None:
+        if self._load is not None:
             self._tracker.reset()
+            self._load.reset()
             for loss in self._losses:
                 loss.reset()
             self._show({})
 
     def cleanup(self) -> None:
-        if self._tracker is not None:
-            self._tracker.detector.backend.close()
-            self._tracker.estimator.backend.close()
-            self._tracker = None
+        if self._load is not None:
+            self._load.close()
+        self._tracker = self._load = None
 
     def apply(self) -> None:
         self._tracker.reconfigure(self.config)
+        self._load.apply()
         self._set_waiting()
 
     def observe(self) -> None:
@@ -85,6 +88,7 @@ class RigTrackerNode(HandNode):
         self.statistics.facts |= self._watch.facts(now_s, now_s - self._observed_s)
         self._observed_s = now_s
         self._hand_size.report()
+        self._load.observe()
         problems = self._watch.problems(now_s, self._tracker.filter.size)
         for name in problems.keys() - self.statistics.problems.keys():
             self.get_logger().warning(f"{name}: {problems[name]}")
@@ -133,6 +137,8 @@ class RigTrackerNode(HandNode):
         group = self._groups.take()
         frames = [item and Frame(item[0], stamp_s(item[1].header.stamp)) for item in group]
         newest = max((item[1] for item in group if item is not None), key=lambda m: stamp_ns(m.header.stamp))
+        if not self._load.takes(newest):
+            return
         try:
             hands = self._tracker.step(frames)
         except Exception:
@@ -148,6 +154,7 @@ class RigTrackerNode(HandNode):
         if group[0] is not None:
             shown = group[0][1]
             self._output.publish_overlay(hands, shown.header, lambda: self._images.bgr(shown))
+        self._load.done(watch)
 
 
 def _load(file: str) -> Rig:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
+from hand_tracking_ros.budget import BudgetConfig
 from hand_tracking_ros.config import (
     Config,
     DetectorConfig,
@@ -174,6 +175,7 @@ class HandTrackerNodeConfig(NodeConfig, TrackerConfig):
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
@@ -184,6 +186,7 @@ class RigTrackerNodeConfig(NodeConfig, TrackerConfig):
     markers: MarkerConfig = field(default_factory=MarkerConfig)
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
