@@ -155,12 +155,22 @@ class TargetConfig(Config):
 
 
 @dataclass(frozen=True)
+class ProcessConfig(Config):
+    """The process that a node runs in."""
+
+    cpus: str = param(
+        "", "Cores that the whole process keeps to, like '2,3' or '0-3' (Linux); empty: leave it alone", read_only=True
+    )
+
+
+@dataclass(frozen=True)
 class NodeConfig(Config):
     """What every node has."""
 
     autostart: bool = param(
         False, "Configure and activate without a lifecycle manager; exit when that fails", read_only=True
     )
+    process: ProcessConfig = field(default_factory=ProcessConfig)
 
 
 @dataclass(frozen=True)
