@@ -83,7 +83,11 @@ class Budget:
             return self.config.step_s
         if len(self._gaps) < LEAST_STEPS:
             return None
-        return sorted(self._gaps)[len(self._gaps) // 10]  # images that never arrive make some gaps longer
+        # Images that never arrive make some gaps a multiple of the period, and stamps jitter.
+        short_s = sorted(self._gaps)[len(self._gaps) // 10]
+        single_s = [gap_s for gap_s in self._gaps if gap_s < 1.5 * short_s]
+        about_s = sum(single_s) / len(single_s)
+        return sum(self._gaps) / sum(max(round(gap_s / about_s), 1) for gap_s in self._gaps)
 
     def takes(self, stamp_s: float) -> bool:
         """Whether the image of this stamp is to be processed. Call it once for every image that arrives."""
@@ -101,12 +105,16 @@ class Budget:
     def step(self, seconds: float) -> bool:
         """The image that was taken last took ``seconds``. Whether the level has changed."""
         stamp_s = self._stamp_s
+        if stamp_s is None:
+            return False  # taken before a reset
         if self._start_s is None:
             self._start_window(stamp_s)
         self._sum_s += seconds
         self._count += 1
+        if stamp_s - self._start_s < self.config.window_s or self._count < LEAST_STEPS:
+            return False
         budget_s = self.budget_s
-        if stamp_s - self._start_s < self.config.window_s or self._count < LEAST_STEPS or budget_s is None:
+        if budget_s is None:
             return False
         mean_s, start_s = self._sum_s / self._count, self._start_s
         self._start_window(stamp_s)

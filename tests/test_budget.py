@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from hand_tracking_ros.budget import Budget, BudgetConfig, Level
@@ -114,6 +115,7 @@ def test_reset_gives_everything_back_and_keeps_the_count():
     stream.run(5)
     dropped = stream.budget.dropped
     stream.budget.reset()
+    assert not stream.budget.step(1.0)  # of an image that was taken before
     assert 45 < dropped < 55 and stream.budget.dropped == dropped
     assert (stream.budget.level, stream.budget.since_s, stream.budget.budget_s) == (Level.FULL, None, None)
     assert stream.run(0.9) == Level.FULL
@@ -132,6 +134,14 @@ def test_images_that_do_not_arrive_do_not_raise_the_budget():
         if index % 3 != 2 and budget.takes(index * PERIOD_S):
             budget.step(1.5 * PERIOD_S)
     assert budget.budget_s == pytest.approx(PERIOD_S) and budget.level == Level.HALF_RATE
+
+
+def test_jitter_of_stamps_does_not_lower_the_budget():
+    rng, budget = np.random.default_rng(0), Budget(BudgetConfig())
+    for index in range(300):
+        if budget.takes((index + rng.uniform(-0.15, 0.15)) * PERIOD_S):
+            budget.step(0.9 * PERIOD_S)
+    assert budget.budget_s == pytest.approx(PERIOD_S, rel=0.02) and budget.level == Level.FULL
 
 
 @pytest.mark.parametrize("jump_s", [-50.0, 30.0])
