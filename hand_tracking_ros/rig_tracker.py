@@ -81,6 +81,13 @@ class RigTracker:
         self.filter.reconfigure(config.filter, config.track, replace(config.pose, enabled=True))
         self.reset()
 
+    def give_up(self, least_interval_s: float, detector: HandDetector, estimator: KeypointEstimator) -> None:
+        """As HandTracker.give_up."""
+        for tracks in self._tracks:
+            tracks.least_interval_s = least_interval_s
+        self.detector, self.estimator = detector, estimator
+        self.detector.config, self.estimator.config = self.config.detector, self.config.keypoints
+
     def reset(self) -> None:
         """Forget all hands. Ids go on counting, so an id always means one hand."""
         for tracks in self._tracks:

@@ -58,6 +58,12 @@ class HandTracker:
         self.tracks.reconfigure(config.track, config.flow)
         self.filter.reconfigure(config.filter, config.track, config.pose)
 
+    def give_up(self, least_interval_s: float, detector: HandDetector, estimator: KeypointEstimator) -> None:
+        """Go on with fewer detections and these networks, or as before when they are the tracker's own (budget.py)."""
+        self.tracks.least_interval_s = least_interval_s
+        self.detector, self.estimator = detector, estimator
+        self.detector.config, self.estimator.config = self.config.detector, self.config.keypoints
+
     def reset(self) -> None:
         """Forget all hands. Ids go on counting, so an id always means one hand."""
         self.tracks.reset()

@@ -38,10 +38,14 @@ class _Track:
 
 
 class HandTracks:
-    """All tracks of one image stream. Per frame: ``predict``, if ``wants_detection`` then ``associate``, ``update``."""
+    """All tracks of one image stream. Per frame: ``predict``, if ``wants_detection`` then ``associate``, ``update``.
+
+    ``least_interval_s``: between detections, where the config says less (budget.py).
+    """
 
     def __init__(self, track: TrackConfig = TrackConfig(), flow: FlowConfig = FlowConfig()):
         self.config = track
+        self.least_interval_s = 0.0
         self._flow = FlowPropagator(flow)
         self._next_id = 1  # never goes back, not even on reset: ids are not reused
         self.reset()
@@ -78,7 +82,7 @@ class HandTracks:
             return False
         just_lost = any(not track.seen and track.seen_s >= self._detected_s for track in self._tracks)
         interval_s = self.config.missing_interval_s if seen and not just_lost else self.config.search_interval_s
-        return not 0 <= stamp_s - self._detected_s < interval_s - STAMP_JITTER_S
+        return not 0 <= stamp_s - self._detected_s < max(interval_s, self.least_interval_s) - STAMP_JITTER_S
 
     def associate(self, detections: Sequence[HandBox], stamp_s: float) -> list[HandBox]:
         """Boxes of this frame after a detection: the predicted ones, lost hands found again, and new hands."""

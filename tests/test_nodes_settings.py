@@ -56,7 +56,7 @@ def test_stage_nodes_share_the_names_and_defaults_of_the_tracker_node():
             if name != "stage.timeout_s":
                 assert tracker[name].default == field.default, (node, name)
     stages = {name for node in graph.STAGES_GRAPH[1:] for name, _ in flat_fields(settings.NODE_CONFIGS[node])}
-    extras = {name for name in tracker if name.startswith("hand_size.")}  # not in the stage graph
+    extras = {name for name in tracker if name.startswith(("budget.", "hand_size."))}  # not in the stage graph
     assert set(tracker) - extras <= stages, "a parameter of the tracker that no stage knows"
 
 

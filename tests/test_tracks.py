@@ -97,6 +97,20 @@ def test_detector_budget(config, hands, frames, most):
     assert ran >= most - 2  # the budget is also used
 
 
+@pytest.mark.parametrize(("least_s", "most"), [(0.0, 60), (0.1, 20), (0.5, 4)])
+def test_detections_may_be_held_apart_whatever_the_config_says(least_s, most):
+    tracks = HandTracks(TrackConfig(search_interval_s=0.0))
+    tracks.least_interval_s = least_s
+    calls = 0
+    for frame in range(60):
+        tracks.predict(view(), frame / 30)
+        if tracks.wants_detection(frame / 30):
+            calls += 1
+            tracks.associate([], frame / 30)
+        tracks.update([], frame / 30)
+    assert calls == most
+
+
 def test_a_new_detection_that_keynet_denies_never_becomes_a_track():
     tracks = HandTracks(TrackConfig(start_presence=0.6))
     see(tracks, 0.0, detection(300, 240), presence=0.5)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from sensor_msgs.msg import CompressedImage, Image
 
 from hand_tracking_ros import msg
-from hand_tracking_ros.nodes.base import HandNode, result_qos, run
-from hand_tracking_ros.nodes.conversions import keypoints_from_message, stamp_s
+from hand_tracking_ros.nodes.base import HandNode, newest_qos, run
+from hand_tracking_ros.nodes.conversions import keypoints_from_message, stamp_ns, stamp_s
 from hand_tracking_ros.nodes.depth_input import DepthInput
+from hand_tracking_ros.nodes.diagnostics import FrameLoss
 from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, CameraInput, ImageInput, ImagePairing, Stopwatch
 from hand_tracking_ros.nodes.settings import FilterNodeConfig
 from hand_tracking_ros.nodes.visuals import HandPublisher
@@ -24,6 +25,7 @@ class FilterNode(HandNode):
         self._image_subscription = None
         self._pairing = ImagePairing(self, self._draw)
         self._depth = DepthInput(self, self._publish, kept=PAIRING_DEPTH)  # keypoints come later than images do
+        self._loss = FrameLoss()  # of keypoints; images, where they are taken, have their own
 
     def configure(self) -> None:
         self._filter = HandFilter(self.config.filter, self.config.track, self.config.pose)
@@ -34,11 +36,12 @@ class FilterNode(HandNode):
         self._camera.subscribe()
         if self.config.depth.enabled:
             self._depth.subscribe()
-        self.subscribe(msg.HandKeypointsArray, "keypoints", self._on_keypoints, result_qos())
+        self.subscribe(msg.HandKeypointsArray, "keypoints", self._on_keypoints, newest_qos())
 
     def deactivate(self) -> None:
         self._pairing.clear()
         self._depth.clear()
+        self._loss.reset()
         self._image_subscription = None
         if self._filter is not None:
             self._filter.reset()
@@ -54,6 +57,8 @@ class FilterNode(HandNode):
             self._depth.observe()
 
     def _on_keypoints(self, message: msg.HandKeypointsArray) -> None:
+        self._loss.arrive(stamp_ns(message.header.stamp))
+        self.statistics.facts["keypoints_lost"] = self._loss.lost
         if self.config.depth.enabled:
             self._depth.add(message)
         else:

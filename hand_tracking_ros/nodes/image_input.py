@@ -171,7 +171,11 @@ class Stopwatch:
     """Seconds per step: ``lap`` returns those since the last lap."""
 
     def __init__(self) -> None:
-        self._last = time.perf_counter()
+        self._start = self._last = time.perf_counter()
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
 
     def lap(self) -> float:
         """Seconds since the last lap, or since the start."""

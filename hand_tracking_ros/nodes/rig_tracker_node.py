@@ -21,7 +21,8 @@ from hand_tracking_ros.nodes.depth_input import DepthInput
 from hand_tracking_ros.nodes.diagnostics import FrameLoss
 from hand_tracking_ros.nodes.hand_size_services import HandSizeServices
 from hand_tracking_ros.nodes.image_input import Deadline, ImageInput, Stopwatch
-from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_detector, warm_up_estimator
+from hand_tracking_ros.nodes.load import LoadControl
+from hand_tracking_ros.nodes.models import warm_up_detector, warm_up_estimator
 from hand_tracking_ros.nodes.rig_source import FileRig, TfRig, names_in, rig_source
 from hand_tracking_ros.nodes.rig_watch import RigWatch
 from hand_tracking_ros.nodes.settings import RigTrackerNodeConfig
@@ -48,6 +49,7 @@ class RigTrackerNode(HandNode):
     def __init__(self, **options) -> None:
         super().__init__("rig_tracker_node", RigTrackerNodeConfig, **options)
         self._tracker: RigTracker | None = None
+        self._load: LoadControl | None = None
         self._images = ImageInput(self)
         self._deadline = Deadline(self, self._give_up_waiting)
         self._depths: dict[int, DepthInput] = {}  # by camera
@@ -60,14 +62,14 @@ class RigTrackerNode(HandNode):
         self._tracker = RigTracker(None, self.config)
         warm_up_detector(self._tracker.detector)
         warm_up_estimator(self._tracker.estimator, self.config.track.max_hands)
-        self._model_info = ModelInfoPublisher(self, (self._tracker.detector, self._tracker.estimator))
+        self._load = LoadControl(self, self._tracker)
         self._output = HandPublisher(self)
         self._losses = [FrameLoss() for _ in self._source.names]
         self._groups: FrameGroups[_Arrived] = FrameGroups(len(self._losses), time.monotonic())
         self._set_waiting()
 
     def activate(self) -> None:
-        self._model_info.publish()
+        self._load.activate()
         self._groups.clear(time.monotonic())
         self._watch = RigWatch(self._source.names, self._groups, self._source.stated_by)
         self._observed_s = time.monotonic()
@@ -81,8 +83,9 @@ class RigTrackerNode(HandNode):
         self._deadline.stop()
         for depth in self._depths.values():
             depth.clear()
-        if self._tracker is not None:
+        if self._load is not None:
             self._tracker.reset()
+            self._load.reset()
             for loss in self._losses:
                 loss.reset()
             self._show({})
@@ -91,13 +94,13 @@ class RigTrackerNode(HandNode):
         for depth in self._depths.values():
             depth.close()
         self._depths.clear()
-        if self._tracker is not None:
-            self._tracker.detector.backend.close()
-            self._tracker.estimator.backend.close()
-            self._tracker = None
+        if self._load is not None:
+            self._load.close()
+        self._tracker = self._load = None
 
     def apply(self) -> None:
         self._tracker.reconfigure(self.config)
+        self._load.apply()
         self._set_waiting()
 
     def observe(self) -> None:
@@ -107,6 +110,7 @@ class RigTrackerNode(HandNode):
         self._hand_size.report()
         for depth in self._depths.values():
             depth.observe()
+        self._load.observe()
         problems = self._watch.problems(now_s, self._tracker.filter.size)
         try:
             self._source.rig()
@@ -162,11 +166,13 @@ class RigTrackerNode(HandNode):
         self._deadline.stop()
         watch = Stopwatch()
         group = self._groups.take()
+        newest = max((item for item in group if item is not None), key=lambda item: item.stamp_s).message
+        if not self._load.takes(newest):
+            return
         rig = self._source.rig()
         if rig is not self._tracker.rig:
             self._tracker.place(rig)
         frames = [item and self._frame(index, item) for index, item in enumerate(group)]
-        newest = max((item for item in group if item is not None), key=lambda item: item.stamp_s).message
         convert_s = watch.lap()
         try:
             hands = self._tracker.step(frames)
@@ -183,6 +189,7 @@ class RigTrackerNode(HandNode):
         if group[0] is not None:
             shown = group[0].message
             self._output.publish_overlay(hands, shown.header, lambda: self._images.bgr(shown))
+        self._load.done(watch)
 
     def _frame(self, index: int, arrived: _Arrived) -> Frame:
         depth_m = None

@@ -10,6 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
+from hand_tracking_ros.budget import BudgetConfig
 from hand_tracking_ros.config import (
     Config,
     DetectorConfig,
@@ -175,12 +176,22 @@ class TargetConfig(Config):
 
 
 @dataclass(frozen=True)
+class ProcessConfig(Config):
+    """The process that a node runs in."""
+
+    cpus: str = param(
+        "", "Cores that the whole process keeps to, like '2,3' or '0-3' (Linux); empty: leave it alone", read_only=True
+    )
+
+
+@dataclass(frozen=True)
 class NodeConfig(Config):
     """What every node has."""
 
     autostart: bool = param(
         False, "Configure and activate without a lifecycle manager; exit when that fails", read_only=True
     )
+    process: ProcessConfig = field(default_factory=ProcessConfig)
 
 
 @dataclass(frozen=True)
@@ -195,6 +206,7 @@ class HandTrackerNodeConfig(NodeConfig, TrackerConfig):
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
@@ -206,6 +218,7 @@ class RigTrackerNodeConfig(NodeConfig, TrackerConfig):
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
