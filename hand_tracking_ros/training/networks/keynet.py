@@ -13,6 +13,7 @@ Pixels are corner-origin pixels of the crop (geometry.py). Depth is in palm leng
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -164,8 +165,14 @@ class KeyNetTarget:
 KEYNET_WEIGHTS = {"kp": 1.0, "depth": 1.0, "presence": 0.5, "side": 0.3}  # of the parts of keynet_loss
 
 
-def keynet_loss(outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int) -> dict[str, Tensor]:
-    """Parts: keypoints (heatmap cross-entropy and smooth L1 on the position), depth, presence and side."""
+def keynet_loss(
+    outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int, right_share: float = 0.5
+) -> dict[str, Tensor]:
+    """Parts: keypoints (heatmap cross-entropy and smooth L1 on the position), depth, presence and side.
+
+    ``right_share``: of the hands in the training data. The side's output is taught to leave it out (logit adjustment,
+    Menon et al., ICLR 2021): it says what the picture says, as if left and right were equally frequent.
+    """
     heatmaps, depth, presence, right = outputs
     has_hand = target.presence > 0.5
     inside = ((target.keypoints > 0) & (target.keypoints < size)).all(dim=-1) & has_hand[:, None]  # (B, 21)
@@ -183,7 +190,9 @@ def keynet_loss(outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int) ->
     depth_loss = (depth_error * depth_known).sum() / depth_known.sum().clamp(min=1)
     presence_loss = F.binary_cross_entropy_with_logits(presence, target.presence)
     side_known = (target.right != 0.5) & has_hand
-    side_error = F.binary_cross_entropy_with_logits(right, target.right, reduction="none")
+    side_error = F.binary_cross_entropy_with_logits(
+        right + math.log(right_share / (1 - right_share)), target.right, reduction="none"
+    )
     side_loss = (side_error * side_known).sum() / side_known.sum().clamp(min=1)
 
     return {"kp": keypoint_loss, "depth": depth_loss, "presence": presence_loss, "side": side_loss}
