@@ -74,6 +74,12 @@ def apply(a_from_b: np.ndarray, points_b: np.ndarray) -> np.ndarray:
     return points_b @ a_from_b[:, :2].T + a_from_b[:, 2]
 
 
+def mirrored(crop_from_image: np.ndarray, width: float) -> np.ndarray:
+    """The same 2x3 map into a crop of that width, followed by a left-right mirror of the crop."""
+    flip = np.array([[-1.0, 0.0], [0.0, 1.0]])
+    return np.column_stack([flip @ crop_from_image[:, :2], flip @ crop_from_image[:, 2] + [width, 0.0]])
+
+
 def invert(a_from_b: np.ndarray) -> np.ndarray:
     """Inverse of a 2x3 affine matrix. Raises numpy.linalg.LinAlgError when it has none."""
     (a, b, x), (c, d, y) = a_from_b.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,39 +41,44 @@ class KeypointEstimator:
     def estimate(self, mono: np.ndarray, boxes: Sequence[HandBox], camera: Camera | None = None) -> list[HandKeypoints]:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
-        Smeared keypoints are no hand, whatever the network's presence says: see ``sure_score``.
-        New detections are looked at twice when ``refine_new``: the second crop follows the first result. Of two results
+        Smeared keypoints are no hand, whatever the network's presence says: see ``sure_score``. Hands that are believed
+        to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried.
+        New detections are looked at once more when ``refine_new``: that crop follows the first result. Of two results
         on the same hand the one with the higher id gets presence 0.
         """
-        results = self._run(mono, boxes, camera)
+        looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
+        unsure = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED or b.right_score == 0.5]
+        results = self._run(mono, looks + [_Look(boxes[i], not looks[i].mirror) for i in unsure], camera)
+        results, others = results[: len(boxes)], results[len(boxes) :]
+        for i, other in zip(unsure, others):
+            if _as_right(other, not looks[i].mirror) > _as_right(results[i], looks[i].mirror):
+                results[i], looks[i] = other, _Look(boxes[i], not looks[i].mirror)
         if self.config.refine_new:
-            new = [
-                i
-                for i, hand_box in enumerate(boxes)
-                if hand_box.source == Source.DETECTED and results[i].presence > 0.1
-            ]
-            closer = [replace(boxes[i], box=box_around(results[i].keypoints_px)) for i in new]
+            new = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED and results[i].presence > 0.1]
+            closer = [looks[i]._replace(box=replace(boxes[i], box=box_around(results[i].keypoints_px))) for i in new]
             for i, refined in zip(new, self._run(mono, closer, camera)):
                 results[i] = replace(refined, box=boxes[i].box)
         return suppress_duplicates(results, self.config.duplicate_share)
 
-    def _run(self, mono: np.ndarray, boxes: Sequence[HandBox], camera: Camera | None) -> list[HandKeypoints]:
+    def _run(self, mono: np.ndarray, looks: Sequence[_Look], camera: Camera | None) -> list[HandKeypoints]:
         results: list[HandKeypoints] = []
-        for start in range(0, len(boxes), self._max_batch):
-            results += self._run_batch(mono, boxes[start : start + self._max_batch], camera)
+        for start in range(0, len(looks), self._max_batch):
+            results += self._run_batch(mono, looks[start : start + self._max_batch], camera)
         return results
 
-    def _run_batch(self, mono: np.ndarray, boxes: Sequence[HandBox], camera: Camera | None) -> list[HandKeypoints]:
-        views = [look_at(hand_box.box.scaled(self.config.crop_scale), self._size, camera) for hand_box in boxes]
+    def _run_batch(self, mono: np.ndarray, looks: Sequence[_Look], camera: Camera | None) -> list[HandKeypoints]:
+        scale, size = self.config.crop_scale, self._size
+        views = [look_at(look.box.box.scaled(scale), size, camera, look.mirror) for look in looks]
         feeds = {"crop": np.stack([view.crop(mono) for view in views])[:, None]}
         if self.takes_prior:
-            feeds |= _expectations(boxes, views)
+            feeds |= _expectations([look.box for look in looks], views)
         outputs = self.backend.run(feeds)
         results = []
-        for i, (hand_box, view) in enumerate(zip(boxes, views)):
+        for i, ((hand_box, mirror), view) in enumerate(zip(looks, views)):
             in_crop, depth = outputs["keypoints"][i].astype(np.float64), outputs["depth"][i].astype(np.float64)
             keypoints_px, depth_rel = view.to_image(in_crop, depth)
             sure = min(1.0, outputs["scores"][i].mean() / self.config.sure_score)
+            right = float(outputs["right"][i])
             results.append(
                 HandKeypoints(
                     id=hand_box.id,
@@ -82,10 +88,22 @@ class KeypointEstimator:
                     keypoint_scores=outputs["scores"][i].astype(np.float64),
                     depth_rel=depth_rel,
                     presence=float(outputs["presence"][i]) * sure,
-                    right_score=float(outputs["right"][i]),
+                    right_score=1.0 - right if mirror else right,
                 )
             )
         return results
+
+
+class _Look(NamedTuple):
+    """A box to look at, and whether in a mirror."""
+
+    box: HandBox
+    mirror: bool
+
+
+def _as_right(seen: HandKeypoints, mirror: bool) -> float:
+    """How much the view, mirrored or not, looked like one of a right hand, 0..1."""
+    return 1.0 - seen.right_score if mirror else seen.right_score
 
 
 def _expectations(boxes: Sequence[HandBox], views: Sequence[CutOut | VirtualCamera]) -> dict[str, np.ndarray]:

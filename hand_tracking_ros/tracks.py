@@ -22,6 +22,8 @@ SAME_HAND_SHARE = 0.6  # a detection closer to a tracked hand than this share of
 REVIVE_SHARE = 1.5  # a detection closer than this to where a lost hand was expected is that hand again
 OTHER_SIZE = 1.7  # a detection that differs this much in size from the tracked box knows better
 AGREE_SHARE = 0.5  # of the palm: flow and pose that differ by more at a joint contradict each other
+SIDE_MEMORY_S = 0.15  # views further apart than this are evidence of their own for the side of a hand
+SIDE_MOST = 4.0  # log odds: surer than 98 % a track never is, so that it can find out that it was wrong
 STAMP_JITTER_S = 0.002  # an interval of three frames means every third frame, though stamps jitter
 
 
@@ -93,14 +95,12 @@ class HandTracks:
             )
             if same is not None:
                 if not 1 / OTHER_SIZE < _size_ratio(detection.box, same.hand_box.box) < OTHER_SIZE:
-                    same.hand_box = _with_id(
-                        detection, same.id
-                    )  # the box has shrunk onto a part, or grown off the hand
+                    same.hand_box = _again(detection, same)  # the box has shrunk onto a part, or grown off the hand
                 continue
             lost = [t for t in self._tracks if not t.seen and t.hand_box.source != Source.DETECTED]
             nearest = min(lost, key=lambda track: _distance(track.hand_box.box, detection.box), default=None)
             if nearest is not None and _distance(nearest.hand_box.box, detection.box) < REVIVE_SHARE:
-                nearest.hand_box = _with_id(detection, nearest.id)
+                nearest.hand_box = _again(detection, nearest)
                 nearest.keypoints_px = None
             elif len(self._tracks) < self.config.max_hands:
                 new_id = self._new_id()
@@ -168,8 +168,9 @@ class HandTracks:
         center_px = np.array(box.center_px)
         if 0 < elapsed_s < np.inf:
             track.velocity_px_s = 0.5 * track.velocity_px_s + 0.5 * (center_px - track.seen_center_px) / elapsed_s
+        right = _believed(track.hand_box.right_score, hand.right_score, elapsed_s)
         track.keypoints_px, track.seen_center_px, track.seen_s = hand.keypoints_px, center_px, stamp_s
-        track.hand_box = HandBox(box, hand.presence, hand.right_score, track.id, hand.source)
+        track.hand_box = HandBox(box, hand.presence, right, track.id, hand.source)
 
     def _prune(self, stamp_s: float, shape: tuple[int, ...]) -> None:
         height, width = shape[:2]
@@ -207,6 +208,23 @@ class HandTracks:
         track.hand_box = HandBox(box, old.score, old.right_score, old.id, source)
 
 
+def _believed(before: float, seen: float, elapsed_s: float) -> float:
+    """Probability 0..1 that a hand is a right one: log odds add up, frames that follow closely count as much less.
+
+    What is seen of a new hand is all that is known. A view that says nothing (0.5) leaves the belief as it is.
+    """
+    if not np.isfinite(elapsed_s):
+        return seen
+    share = min(1.0, elapsed_s / SIDE_MEMORY_S)
+    log_odds = np.clip(_log_odds(before) + share * _log_odds(seen), -SIDE_MOST, SIDE_MOST)
+    return float(1 / (1 + np.exp(-log_odds)))
+
+
+def _log_odds(probability: float) -> float:
+    probability = min(max(probability, 0.002), 0.998)
+    return float(np.log(probability / (1 - probability)))
+
+
 def _voted(flow_px: np.ndarray, pose_px: np.ndarray, followed: np.ndarray) -> np.ndarray:
     """Keypoints (21, 2): flow's where it ``followed`` them and the pose, moved onto flow, agrees; else the pose's."""
     agree = followed
@@ -216,6 +234,11 @@ def _voted(flow_px: np.ndarray, pose_px: np.ndarray, followed: np.ndarray) -> np
         agree = followed & (gaps_px <= AGREE_SHARE * palm_length(flow_px))
     keep = agree | ~np.isfinite(gaps_px)  # of a joint that the lens has no place for the pose says nothing
     return np.where(keep[:, None], flow_px, shaped)
+
+
+def _again(detection: HandBox, track: _Track) -> HandBox:
+    """The box of a known hand as DetNet sees it; what is believed of its side stays."""
+    return replace(_with_id(detection, track.id), right_score=track.hand_box.right_score)
 
 
 def _with_id(detection: HandBox, track_id: int) -> HandBox:

@@ -1,5 +1,7 @@
 """What KeyNet looks at: an upright square crop around a box, and the way back from its pixels into the image.
 
+KeyNet knows right hands best: the crop of a hand that is believed to be left is mirrored, and the way back undoes it.
+
 A camera without distortion, or an unknown one: the box is cut out, turned and scaled (``CutOut``). A lens that bends
 straight lines: the crop is what a virtual pinhole camera sees that stands in the same place, looks at the centre of the
 box and is turned so that the box is upright (``VirtualCamera``): KeyNet never sees distortion.
@@ -14,7 +16,7 @@ import cv2
 import numpy as np
 
 from hand_tracking_ros.cameras import Camera
-from hand_tracking_ros.geometry import Box, apply, crop_from_image, invert, rotation, shrunk_region, warp
+from hand_tracking_ros.geometry import Box, apply, crop_from_image, invert, mirrored, rotation, shrunk_region, warp
 from hand_tracking_ros.lifting import JOINT_9, facing, palm_length_px
 
 MEASURED = (1 / 3, 1 / 12, 1 / 96)  # shares of the box across which the lens is measured: the first that has rays
@@ -22,20 +24,20 @@ LEAST_COS = 0.1  # the virtual camera sees up to 84 degrees off its axis
 NODES = 9  # per side, where the lens is computed exactly; in between it is interpolated, to less than 0.01 px
 
 
-def look_at(box: Box, size_px: int, camera: Camera | None) -> CutOut | VirtualCamera:
-    """The view of ``size_px`` x ``size_px`` px that ``box`` fills."""
+def look_at(box: Box, size_px: int, camera: Camera | None, mirror: bool = False) -> CutOut | VirtualCamera:
+    """The view of ``size_px`` x ``size_px`` px that ``box`` fills, mirrored left to right on request."""
     if camera is None or camera.model == "pinhole":
-        return CutOut(box, size_px)
+        return CutOut(box, size_px, mirror)
     aim = _aim(box, camera)
-    return CutOut(box, size_px) if aim is None else VirtualCamera(box, size_px, camera, *aim)
+    return CutOut(box, size_px, mirror) if aim is None else VirtualCamera(box, size_px, camera, *aim, mirror)
 
 
 class CutOut:
     """An affine map between image and crop. Depth passes unchanged: along z."""
 
-    def __init__(self, box: Box, size_px: int) -> None:
+    def __init__(self, box: Box, size_px: int, mirror: bool = False) -> None:
         self._wh = (size_px, size_px)
-        self.crop_from_image = crop_from_image(box, self._wh)
+        self.crop_from_image = _affine(box, size_px, mirror)
 
     def crop(self, mono: np.ndarray) -> np.ndarray:
         """(size, size) uint8; outside the image its nearest edge."""
@@ -57,11 +59,13 @@ class VirtualCamera:
     has finite pixels.
     """
 
-    def __init__(self, box: Box, size_px: int, camera: Camera, turn: np.ndarray, length: float) -> None:
-        """``length``: of the box at distance 1."""
-        self.turn, self.focal_px = turn, size_px / length
+    def __init__(
+        self, box: Box, size_px: int, camera: Camera, turn: np.ndarray, length: float, mirror: bool = False
+    ) -> None:
+        """``length``: of the box at distance 1. ``mirror``: the x axis points to the left."""
+        self.turn, self.focal_px = turn * [[-1.0], [1.0], [1.0]] if mirror else turn, size_px / length
         self._box, self._size, self._camera = box, size_px, camera
-        self._image_from_crop = invert(crop_from_image(box, (size_px, size_px)))
+        self._image_from_crop = invert(_affine(box, size_px, mirror))
 
     def crop(self, mono: np.ndarray) -> np.ndarray:
         """(size, size) uint8; outside the image its nearest edge."""
@@ -116,6 +120,12 @@ class VirtualCamera:
         if unseen.any():
             pixels[unseen] = apply(self._image_from_crop, points_px[unseen])
         return pixels
+
+
+def _affine(box: Box, size_px: int, mirror: bool) -> np.ndarray:
+    """2x3 from image to crop."""
+    crop = crop_from_image(box, (size_px, size_px))
+    return mirrored(crop, size_px) if mirror else crop
 
 
 def _aim(box: Box, camera: Camera) -> tuple[np.ndarray, float] | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import blob_models
 import numpy as np
 import pytest
 
+from hand_tracking_ros.cli.demo import demo_directory
 from hand_tracking_ros.config import KeypointConfig
+from hand_tracking_ros.evaluation.datasets import labelled_images
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.keypoints import KeypointEstimator, suppress_duplicates
+from hand_tracking_ros.records import read_labels
+from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 
 
@@ -100,3 +105,36 @@ def test_keynet_f_is_told_where_the_keypoints_are_expected(tmp_path):
     np.testing.assert_allclose(np.delete(partly.keypoints_px, 4, 0), np.delete(expected, 4, 0), atol=1e-3)
     assert partly.keypoint_scores[4] == 0.0 and partly.keypoint_scores.sum() == 20
     assert new.keypoint_scores.max() == 0.0
+
+
+def test_left_hands_are_seen_in_a_mirror_and_new_ones_both_ways(tmp_path):
+    """The blob network answers with a right hand at the disc, so a mirrored look gives its mirror image."""
+    model = blob_models.write_models(tmp_path)["keypoints.model"]
+    estimator = KeypointEstimator(KeypointConfig(model=model, refine_new=False), max_hands=2)
+    image, here = blob_models.draw((300, 200)), Box((300, 200), (blob_models.SIDE_PX,) * 2, 0.0)
+    right_hand = blob_models.hand_at(300, 200)
+    left_hand = right_hand * [-1, 1] + [600, 0]
+
+    def seen(right_score: float, source: Source) -> HandKeypoints:
+        return estimator.estimate(image, [HandBox(here, 0.9, right_score, 1, source)])[0]
+
+    for right_score, source, points, says in (
+        (0.9, Source.PROPAGATED, right_hand, 0.95), (0.1, Source.PROPAGATED, left_hand, 0.05),
+        (0.5, Source.PROPAGATED, right_hand, 0.95), (0.1, Source.DETECTED, left_hand, 0.05),
+    ):  # fmt: skip
+        hand = seen(right_score, source)
+        np.testing.assert_allclose(hand.keypoints_px, points, atol=0.3)
+        assert hand.right_score == pytest.approx(says, abs=1e-6)
+
+
+def test_a_new_hand_is_taken_the_way_in_which_it_looks_like_a_right_one():
+    """With the real KeyNet on a rendered hand: whatever DetNet guessed, both guesses end at the same keypoints."""
+    directory = demo_directory()
+    label, mono = next(iter(labelled_images(directory, read_labels(directory))))
+    hand = label.hands[0]
+    estimator = KeypointEstimator(KeypointConfig(), max_hands=2)
+    results = [
+        estimator.estimate(mono, [HandBox(box_around(hand.keypoints_px), 0.9, guess)])[0] for guess in (0.1, 0.9)
+    ]
+    np.testing.assert_allclose(results[0].keypoints_px, results[1].keypoints_px, atol=0.5)
+    assert (results[0].right_score > 0.5) == (hand.side == Side.RIGHT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -282,3 +283,27 @@ def test_flow_and_pose_vote_on_where_each_joint_is_expected():
     assert np.isfinite(told.expected_px).all() and told.box == carried.box and told.source == Source.PROPAGATED
     (other,) = tracks.expect({carried.id + 1: pose}, vote=True)
     np.testing.assert_array_equal(other.expected_px, told.expected_px)
+
+
+def test_the_side_of_a_track_is_what_its_views_have_said_so_far():
+    """Boxes tell KeyNet which side to expect: evidence adds up, a view that says nothing changes nothing."""
+    tracks = HandTracks(TrackConfig(max_hands=1))
+
+    def side_after(right_score: float, frames: int) -> float:
+        for _ in range(frames):
+            stamp_s = side_after.stamp_s = side_after.stamp_s + 1 / 30
+            boxes = tracks.predict(view(), stamp_s)
+            if tracks.wants_detection(stamp_s):
+                boxes = tracks.associate([detection(300, 240)], stamp_s)
+            tracks.update([replace(keypoints(box), right_score=right_score) for box in boxes], stamp_s)
+        return tracks.boxes()[0].right_score
+
+    side_after.stamp_s = 0.0
+    assert side_after(0.9, 1) == pytest.approx(0.9)  # a new hand: what KeyNet says, whatever DetNet said
+    assert side_after(0.5, 20) == pytest.approx(0.9)
+    assert side_after(0.9, 30) == pytest.approx(0.982, abs=0.001)  # never surer than that
+    assert side_after(0.2, 4) > 0.5  # one wrong glance does not turn a hand around
+    assert side_after(0.2, 15) < 0.5
+    tracks.predict(view(), side_after.stamp_s + 0.02)
+    tracks.associate([detection(300, 240, side=300)], side_after.stamp_s + 0.02)  # 0.7, but its size is what counts
+    assert tracks.boxes()[0].right_score < 0.5

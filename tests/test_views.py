@@ -133,6 +133,20 @@ def test_the_interpolated_map_is_exact(camera):
     np.testing.assert_allclose(view.maps(), exact, atol=0.01)
 
 
+@pytest.mark.parametrize("camera", [PINHOLE, *LENSES.values()])
+def test_a_mirrored_view_is_the_same_one_in_a_mirror(camera):
+    box, points = Box((250, 200), (120, 120), 0.4), np.array([(250.0, 200.0), (230.0, 160.0), (281.0, 214.0)])
+    image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (480, 640), dtype=np.uint8), (0, 0), 3)
+    plain, mirror = look_at(box, SIZE, camera), look_at(box, SIZE, camera, mirror=True)
+    assert type(plain) is type(mirror)
+    np.testing.assert_allclose(mirror.to_crop(points), plain.to_crop(points) * [-1, 1] + [SIZE, 0], atol=1e-6)
+    assert np.abs(mirror.crop(image)[:, ::-1].astype(int) - plain.crop(image)).max() <= 2
+    hand = np.column_stack([np.linspace(20, 80, 21), np.linspace(70, 15, 21)])
+    depth = np.linspace(-0.3, 0.3, 21)
+    for seen, other in zip(mirror.to_image(hand * [-1, 1] + [SIZE, 0], depth), plain.to_image(hand, depth)):
+        np.testing.assert_allclose(seen, other, atol=1e-6)
+
+
 def test_a_large_box_is_averaged_not_sampled():
     """Stripes one pixel wide, in a crop that shrinks by more than two, become grey."""
     image = np.zeros((960, 1280), np.uint8)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.geometry import Box, apply, box_around, crop_from_image, iou, warp, wrap_angle
+from hand_tracking_ros.geometry import Box, apply, box_around, crop_from_image, iou, mirrored, warp, wrap_angle
 from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.augment import blend, blob_mask, degrade, hand_mask, occlude, random_patch
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
@@ -56,12 +56,6 @@ def sampling_options(shares: Mapping[str, float]) -> dict[str, Any]:
         known = [*OWN, *(field.name for field in fields(CropJitter))]
         raise ConfigError(f"sampling: unknown key(s) {', '.join(unknown)}; known: {', '.join(known)}")
     return {**own, "jitter": CropJitter(**jitter)}
-
-
-def mirrored(crop_from_pixels: np.ndarray, size: int) -> np.ndarray:
-    """The same 2x3 map, followed by a left-right mirror of the crop."""
-    mirror = np.diag([-1.0, 1.0])
-    return np.column_stack([mirror @ crop_from_pixels[:, :2], mirror @ crop_from_pixels[:, 2] + [size, 0]])
 
 
 @dataclass(frozen=True)
