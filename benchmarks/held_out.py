@@ -3,10 +3,11 @@
     python benchmarks/held_out.py --data ../shared/data --labels LABELS
 
 ``LABELS/<set>/labels.jsonl`` are the teacher's labels of the images in ``--data/<set>``, so errors are distances to
-the teacher. KeyNet gets grey crops cut with perfect boxes; held out are 6 % of HaGRID's photos, and sign_digits_218 as
-a whole. Cluttered: the same hands, cut out along their keypoints, on photos and textures. DetNet gets whole grey frames
-of rooms and photos that were held out. Pictures without hands go through the whole tracker, one by one. Needs the
-'train' extra, which holds the code that cuts crops and backgrounds.
+the teacher. KeyNet gets grey crops cut with perfect boxes, and their mirror images, as new hands do in the tracker;
+held out are 6 % of HaGRID's photos, and sign_digits_218 as a whole. Cluttered: the same hands, cut out along their
+keypoints, on photos and textures. DetNet gets whole grey frames of rooms and photos that were held out. Pictures
+without hands go through the whole tracker, one by one. Needs the 'train' extra, which holds the code that cuts crops
+and backgrounds.
 """
 
 from __future__ import annotations
@@ -30,17 +31,16 @@ from hand_tracking_ros.tracker import HandTracker
 from hand_tracking_ros.training import labelled
 from hand_tracking_ros.training.augment import blend, hand_mask, random_patch
 from hand_tracking_ros.training.recipe import RECIPES, Check, Data, load_recipe
-from hand_tracking_ros.training.tasks import fixed_crops
+from hand_tracking_ros.training.tasks import fixed_crops, look_both_ways
 from hand_tracking_ros.types import Frame
 
 CURLED = ("fist/", "like/", "dislike/", "0/")
-BATCH = 16
 
 
 def keypoint_rows(config, data: Data, limit: int) -> list[tuple[str, int, dict[str, float]]]:
     """(name, hands, metrics) per set of crops."""
     manifest = load_task_manifest(config.keypoints.model, "keypoints")
-    backend = create_backend(manifest, config.inference, max_batch=BATCH)
+    backend = create_backend(manifest, config.inference, max_batch=manifest.max_batch)
     size = int(manifest.inputs["crop"].shape[2])
     hagrid = data.load(Check("hagrid_hand_crops", held_out_percent=6, most=limit))
     digits = data.load(Check("sign_digits_218", most=limit))
@@ -64,9 +64,7 @@ def keypoint_rows(config, data: Data, limit: int) -> list[tuple[str, int, dict[s
 
 def measured(backend, crops, truth, right) -> dict[str, float]:
     """Error in % of the palm, PCK at 20 %, share of right sides, of crops (N, S, S)."""
-    parts = [backend.run({"crop": crops[i : i + BATCH, None]}) for i in range(0, len(crops), BATCH)]
-    found = np.concatenate([part["keypoints"] for part in parts])
-    sides = np.concatenate([part["right"] for part in parts])
+    found, sides = look_both_ways(backend.run, crops)
     error = np.linalg.norm(found - truth, axis=-1) / palm_length(truth)[:, None]
     known = right != 0.5
     return {

@@ -24,6 +24,7 @@ OTHER_SIZE = 1.7  # a detection that differs this much in size from the tracked 
 AGREE_SHARE = 0.5  # of the palm: flow and pose that differ by more at a joint contradict each other
 SIDE_MEMORY_S = 0.15  # views further apart than this are evidence of their own for the side of a hand
 SIDE_MOST = 4.0  # log odds: surer than 98 % a track never is, so that it can find out that it was wrong
+SIDE_UNSURE = 0.3  # a probability nearer to 0.5 than this is unsure
 STAMP_JITTER_S = 0.002  # an interval of three frames means every third frame, though stamps jitter
 
 
@@ -142,13 +143,20 @@ class HandTracks:
         return self._next_id + sum(not np.isfinite(track.seen_s) for track in self._tracks)
 
     def boxes(self) -> list[HandBox]:
-        """The boxes of this frame as they stand."""
-        return [
+        """The boxes of this frame as they stand. Of two hands, one whose side is unsure is not that of the other."""
+        boxes = [
             track.hand_box
             if track.keypoints_px is None or track.hand_box.source == Source.DETECTED
             else replace(track.hand_box, expected_px=track.keypoints_px)
             for track in self._tracks
         ]
+        if len(boxes) == 2:
+            unsure, sure = sorted(range(2), key=lambda i: abs(boxes[i].right_score - 0.5))
+            other = 1.0 - boxes[sure].right_score
+            alike = (boxes[unsure].right_score < 0.5) == (boxes[sure].right_score < 0.5)
+            if alike and abs(boxes[unsure].right_score - 0.5) < SIDE_UNSURE < abs(other - 0.5):
+                boxes[unsure] = replace(boxes[unsure], right_score=other)
+        return boxes
 
     def update(self, keypoints: Sequence[HandKeypoints], stamp_s: float) -> None:
         """Take the keypoints of this frame. What KeyNet does not confirm coasts, or ends when it was new."""

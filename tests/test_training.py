@@ -45,7 +45,7 @@ from hand_tracking_ros.training.networks.keynet import (
 )
 from hand_tracking_ros.training.optimisers import Muon, optimisers, orthogonalised
 from hand_tracking_ros.training.recipe import RECIPES, load_recipe
-from hand_tracking_ros.training.tasks import even
+from hand_tracking_ros.training.tasks import even, look_both_ways
 from hand_tracking_ros.training.train import learning_rate
 from hand_tracking_ros.training.weights import initialise, measure_norms, start_from
 
@@ -109,6 +109,42 @@ def test_the_recipe_says_how_hard_samples_are():
     assert (tips[:, 1] < wrists[:, 1]).all() and min(sample.crop.max() for sample in samples) > 120
     with pytest.raises(ConfigError, match=r"sampling: unknown key\(s\) abzent; known: absent, degraded, right, scale"):
         sampling_options({"abzent": 0.1})
+
+
+def test_most_hands_are_shown_as_right_ones_where_the_recipe_wants_that():
+    left = LabelledHand(POINTS, np.zeros(21), 0.0, box_around(POINTS))
+    both = [labelled(), LabelledImage("two", dotted(POINTS), (left,))]
+    sampler = CropSampler([("frame", 1.0, both)], BACKGROUNDS, absent=0.0, right=0.8)
+    rng = np.random.default_rng(4)
+    shown = [sampler.sample(rng).right for _ in range(600)]
+    assert np.mean(shown) == pytest.approx(0.8, abs=0.05) and set(shown) == {0.0, 1.0}
+
+
+def test_the_side_is_learned_as_if_both_were_equally_frequent():
+    """Pictures that say nothing, four of five right: the output that minimises the loss says nothing either."""
+    logit = torch.zeros((), requires_grad=True)
+    target = KeyNetTarget(
+        torch.full((10, 21, 2), 48.0), torch.zeros(10, 21), torch.ones(10), torch.tensor([1.0] * 8 + [0.0] * 2)
+    )
+    outputs = (torch.zeros(10, 21, 24, 24), torch.zeros(10, 21), torch.zeros(10), logit.expand(10))
+    keynet_loss(outputs, target, 96, right_share=0.8)["side"].backward()
+    assert float(logit.grad) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_crop_is_looked_at_both_ways():
+    """A network that knows right hands only: it follows a bright dot, and is sure when that is in the left half."""
+
+    def run(feeds):
+        crops = feeds["crop"][:, 0]
+        x = crops.max(axis=1).argmax(axis=1) + 0.5
+        points = np.stack([np.repeat(x[:, None], 21, axis=1), np.full((len(x), 21), 40.0)], axis=-1)
+        return {"keypoints": points.astype(np.float32), "right": np.where(x < 48, 0.9, 0.3).astype(np.float32)}
+
+    crops = np.zeros((2, 96, 96), np.uint8)
+    crops[0, 40, 20] = crops[1, 40, 70] = 255
+    points, right = look_both_ways(run, crops)
+    np.testing.assert_allclose(points[:, 0], [(20.5, 40), (70.5, 40)])
+    np.testing.assert_allclose(right, [0.9, 0.1], atol=1e-6)
 
 
 def test_same_seed_same_samples():

@@ -142,28 +142,36 @@ class KeyNetTask:
         return report
 
     def answers(self, run: Run, crops: np.ndarray, priors=None) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (N, 21, 2) px and right (N,) of crops (N, S, S); ``priors``: one per crop, default none.
-
-        As the tracker does with new hands: both the crop and its mirror image are looked at, and the one that looks
-        more like a right hand counts.
-        """
+        """Keypoints (N, 21, 2) px and right (N,) of crops (N, S, S); ``priors``: one per crop, default none."""
+        if not self.config.temporal:
+            return look_both_ways(run, crops)
         expected, scores = zip(*([no_prior()] * len(crops) if priors is None else priors))
-        expected, scores, size = np.stack(expected), np.stack(scores), self.config.size
-        points, right = self._answers(run, crops, expected, scores)
-        flipped = np.where(scores[..., None] > 0, expected * [-1, 1] + [size, 0], 0.0)
-        points_mirrored, left = self._answers(run, crops[:, :, ::-1], flipped, scores)
-        is_left = left > right
-        points[is_left] = points_mirrored[is_left] * [-1, 1] + [size, 0]
-        return points, np.where(is_left, 1 - left, right)
+        return look_both_ways(run, crops, np.stack(expected), np.stack(scores))
 
-    def _answers(self, run: Run, crops: np.ndarray, expected: np.ndarray, scores: np.ndarray, batch: int = 16):
+
+def look_both_ways(
+    run: Run, crops: np.ndarray, expected: np.ndarray | None = None, scores: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (N, 21, 2) px and right (N,) of crops (N, S, S), as the tracker gets them of new hands.
+
+    Both the crop and its mirror image are looked at, and the one that looks more like a right hand counts. ``expected``
+    (N, 21, 2) px and ``scores`` (N, 21) are what KeyNet-F is told.
+    """
+    size, batch = crops.shape[-1], 16
+
+    def look(crops: np.ndarray, expected: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         feeds = {"crop": np.ascontiguousarray(crops[:, None])}
-        if self.config.temporal:
+        if expected is not None:
             feeds |= {"prior": expected.astype(np.float32), "prior_scores": scores.astype(np.float32)}
-        parts = [
-            run({name: values[i : i + batch] for name, values in feeds.items()}) for i in range(0, len(crops), batch)
-        ]
+        parts = [run({key: value[i : i + batch] for key, value in feeds.items()}) for i in range(0, len(crops), batch)]
         return np.concatenate([o["keypoints"] for o in parts]), np.concatenate([o["right"] for o in parts])
+
+    points, right = look(crops, expected)
+    flipped = None if expected is None else np.where(scores[..., None] > 0, expected * [-1, 1] + [size, 0], 0.0)
+    points_mirrored, left = look(crops[:, :, ::-1], flipped)
+    is_left = left > right
+    points = np.where(is_left[:, None, None], points_mirrored * [-1, 1] + [size, 0], points)
+    return points, np.where(is_left, 1 - left, right)
 
 
 def fixed_crops(images, size: int, scale: float = 1.5):
