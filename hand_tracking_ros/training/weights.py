@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hand_tracking_ros.errors import ModelError
 from hand_tracking_ros.manifest import find_manifest, load_manifest
+from hand_tracking_ros.training.networks import input_hw
 from hand_tracking_ros.training.networks.blocks import Residual
 
 
@@ -135,14 +136,9 @@ def _layers(network: nn.Module) -> list[tuple[nn.Module, nn.BatchNorm2d | None]]
     was_training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 1, *_input_hw(network), device=next(network.parameters()).device))
+            network.eval()(torch.zeros(1, 1, *input_hw(network), device=next(network.parameters()).device))
     finally:
         network.train(was_training)
         for hook in hooks:
             hook.remove()
     return [tuple(pair) for pair in order]
-
-
-def _input_hw(network: nn.Module) -> tuple[int, int]:
-    size = network.config.size
-    return (size, size) if isinstance(size, int) else (size[1], size[0])
