@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import torch
@@ -37,18 +38,23 @@ class Place(NamedTuple):
 
 def places(task: str, config: Scaling) -> list[Place]:
     """The places of a network in the order of ``block`` and then ``neck``; no matter which blocks are there now."""
-    with torch.device("meta"):
-        network = NETWORKS[task](dataclasses.replace(config, block="conv", neck="conv")).eval()
-        found: list[Place] = []
+    return list(_places(task, dataclasses.replace(config, block="conv", neck="conv")))
 
-        def note(_, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            (_, channels, rows, columns), stride = inputs[0].shape, -(-inputs[0].shape[2] // output.shape[2])
-            found.append(Place(channels, output.shape[1], stride, rows, columns))
 
-        for layer in network.places():
-            layer.register_forward_hook(note)
-        network(torch.zeros(1, 1, *input_hw(network)))
-    return found
+@functools.lru_cache(maxsize=256)
+@torch.no_grad()
+def _places(task: str, config: Scaling) -> tuple[Place, ...]:
+    network = NETWORKS[task](config).eval()
+    found: list[Place] = []
+
+    def note(_, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        (_, channels, rows, columns), stride = inputs[0].shape, -(-inputs[0].shape[2] // output.shape[2])
+        found.append(Place(channels, output.shape[1], stride, rows, columns))
+
+    for layer in network.places():
+        layer.register_forward_hook(note)
+    network(torch.zeros(1, 1, *input_hw(network)))
+    return tuple(found)
 
 
 def names(config: Scaling) -> list[str]:
