@@ -147,6 +147,8 @@ def test_a_run_belongs_to_one_search(folder, tmp_path):
     judge_of(folder, tmp_path / "run", table).begin("evolution")
     with pytest.raises(ConfigError, match=r"holds a search with .*5\.0.*, not .*7\.0.*: take another --run"):
         judge_of(folder, tmp_path / "run", table, target_ms=7.0).begin("evolution")
+    with pytest.raises(ConfigError, match="the recipe has no checks"):
+        judge_of(folder, tmp_path / "run", table, checks={})
     with pytest.raises(ConfigError, match="table is of detnet, the recipe of keynet"):
         judge_of(folder, tmp_path / "run", dataclasses.replace(table, task="detnet"))
 
@@ -246,7 +248,7 @@ def test_from_a_device_to_a_trained_network(folder, tmp_path, capsys):
     recipe, _ = tiny_training.recipe(folder, network=BASE)
     start, found, table, run = (tmp_path / name for name in ("start.yaml", "found.yaml", "device.json", "run"))
     save_recipe(recipe, start, "tiny")
-    options = f"--config {start} --widths 0.25 --resolutions 0.5 --blocks conv mobilenet_v1 --rounds 2"
+    options = f"--config {start} --blocks conv mobilenet_v1 --rounds 2"
     assert main(f"search keynet --measure {options} --output {table}".split()) == 0
     assert "14 blocks at 7 places, and 1 rests" in capsys.readouterr().out
     options = f"--method evolution --table {table} --target-ms 0.2 --candidates 2 --rounds 2 --output {found}"
@@ -281,8 +283,10 @@ def test_from_a_slim_training_to_a_pruned_one(folder, tmp_path, capsys):
 @pytest.mark.parametrize(("options", "message"), [
     ("--method fbnet --table t.json", "--target-ms, --run, --output must be given"),
     ("--check 5", "--table must be given"),
-    ("--prune 0.3 --run nowhere --output o.yaml", "checkpoint.pt is missing: --run must be"),
-    ("--measure --output o.json --blocks resnext", "no block resnext to measure; known: conv"),
+    ("--prune 0.3 --run nowhere --output o.yaml", "nowhere/checkpoint.pt is no checkpoint of a keynet training"),
+    ("--measure --output o.json --blocks resnext", "no place takes the block 'resnext'; known: conv"),
+    ("--measure --output o.json --blocks conv residual:136", "no place takes the block 'residual:136'"),
+    ("--measure --output o.json --blocks fbnet", "no place takes the block 'fbnet'"),
 ])  # fmt: skip
 def test_what_is_missing_is_named(options, message, capsys):
     assert main(f"search keynet {options}".split()) == 2

@@ -35,4 +35,5 @@ def recipe(folder: Path, **changes) -> tuple[Recipe, Data]:
     """KeyNet on ``pictures``, a part of them held out; small and short."""
     source, check = Source("frame", images=folder.name, held_out_percent=40), Check(folder.name, held_out_percent=40)
     values = {"network": {"width": 0.25, "resolution": 0.5}, "batch": 4, "minutes": 0.01, "optimiser": "adamw"}
-    return Recipe("keynet", (source,), {"own": (check,)}, **{**values, **changes}), Data(folder.parent)
+    values["checks"] = {"own": (check,)}
+    return Recipe("keynet", (source,), **{**values, **changes}), Data(folder.parent)

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hand_tracking_ros.errors import ConfigError, ModelError
-from hand_tracking_ros.training.networks import CONFIGS, NETWORKS, from_checkpoint
+from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.training.networks import CONFIGS, NETWORKS
 from hand_tracking_ros.training.networks.detnet import DETNET_WEIGHTS
 from hand_tracking_ros.training.networks.keynet import KEYNET_WEIGHTS
 from hand_tracking_ros.training.networks.scaling import Scaling
-from hand_tracking_ros.training.weights import start_from
+from hand_tracking_ros.training.weights import load_checkpoint, start_from
 
 TEACHER_WEIGHT = 1.0  # of the part 'teacher' of the loss, where the recipe says nothing else
 
@@ -22,10 +22,7 @@ def load_teacher(task: str, source: str, student: Scaling) -> nn.Module:
     Raises ModelError when it cannot be taken, ConfigError when its input has another size than the student's.
     """
     if source.endswith(".pt"):
-        try:
-            network = from_checkpoint(task, torch.load(source, map_location="cpu"))
-        except (OSError, KeyError, RuntimeError, TypeError) as error:
-            raise ModelError(f"teacher {source} is no checkpoint of a {task} training: {error}") from error
+        network = load_checkpoint(task, source)
     else:
         network = NETWORKS[task](CONFIGS[task]())
         start_from(network, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from hand_tracking_ros.errors import ModelError
 from hand_tracking_ros.manifest import find_manifest, load_manifest
-from hand_tracking_ros.training.networks import input_hw
+from hand_tracking_ros.training.networks import from_checkpoint, input_hw
 from hand_tracking_ros.training.networks.blocks import Residual
 
 
@@ -26,6 +27,16 @@ def start_from(network: nn.Module, source: str) -> str:
     manifest = load_manifest(find_manifest(source))
     manifest.verify()
     return f"{load_onnx(network, manifest.file)} convolutions of {manifest.file}"
+
+
+def load_checkpoint(task: str, path: str | Path) -> nn.Module:
+    """The network of a training's checkpoint, with its averaged weights. Raises ModelError when it is none."""
+    try:
+        return from_checkpoint(task, torch.load(path, map_location="cpu"))
+    except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"{path} is no checkpoint of a {task} training: {error}; give the checkpoint.pt of a 'hand-tracking train'"
+        ) from error
 
 
 def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:

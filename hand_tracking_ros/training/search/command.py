@@ -15,7 +15,7 @@ from hand_tracking_ros.backends import PREFERENCE, choose_backend
 from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.arguments import add_recipe_arguments, data_of, recipe_of
-from hand_tracking_ros.training.networks import CONFIGS, NETWORKS, config_of, from_checkpoint
+from hand_tracking_ros.training.networks import CONFIGS
 from hand_tracking_ros.training.networks.zoo import BLOCKS
 from hand_tracking_ros.training.recipe import save_recipe
 from hand_tracking_ros.training.search.compound import Compound
@@ -26,6 +26,7 @@ from hand_tracking_ros.training.search.measure import network_ms
 from hand_tracking_ros.training.search.reward import CONSTRAINTS, Reward
 from hand_tracking_ros.training.search.table import Table, checked, measured_table
 from hand_tracking_ros.training.slimming import pruned
+from hand_tracking_ros.training.weights import load_checkpoint
 
 METHODS = ("fbnet", "evolution", "compound")
 CANDIDATES = tuple(name for name in BLOCKS if name != "fbnet")
@@ -46,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_argument("--backend", choices=PREFERENCE, default="onnxruntime")
     measuring.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="fp16: tensorrt only")
     measuring.add_argument("--blocks", nargs="+", default=CANDIDATES, metavar="BLOCK", help="default: the whole zoo")
-    measuring.add_argument("--widths", type=float, nargs="+", default=[1.0])
-    measuring.add_argument("--resolutions", type=float, nargs="+", default=[1.0])
+    measuring.add_argument("--widths", type=float, nargs="+", help="default: the recipe's")
+    measuring.add_argument("--resolutions", type=float, nargs="+", help="default: the recipe's")
     searching = parser.add_argument_group("--method")
     searching.add_argument("--target-ms", type=float, help="latency of the network, in the table's backend")
     searching.add_argument("--constraint", choices=CONSTRAINTS, default="soft", help="of the reward (MnasNet)")
@@ -86,14 +87,11 @@ def _measure(args: argparse.Namespace) -> None:
     _wanted(args, "output")
     inference = InferenceConfig(backend=args.backend, precision=args.precision, threads=args.threads)
     choose_backend(inference)
-    unknown = [name for name in args.blocks if name not in CANDIDATES and not name.startswith("residual:")]
-    if unknown:
-        raise ConfigError(f"there is no block {', '.join(unknown)} to measure; known: {', '.join(CANDIDATES)}")
-    kind, given = CONFIGS[args.task], recipe_of(args).network
+    base = CONFIGS[args.task](**recipe_of(args).network)
     configs = [
-        kind(**{**given, "width": width, "resolution": resolution})
-        for width in args.widths
-        for resolution in args.resolutions
+        dataclasses.replace(base, width=width, resolution=resolution)
+        for width in args.widths or [base.width]
+        for resolution in args.resolutions or [base.resolution]
     ]
     table = measured_table(args.task, configs, args.blocks, inference, args.rounds)
     table.save(args.output)
@@ -132,13 +130,7 @@ def _search(args: argparse.Namespace) -> None:
 
 def _prune(args: argparse.Namespace) -> None:
     _wanted(args, "folder", "output")
-    checkpoint = args.folder / "checkpoint.pt"
-    if not checkpoint.is_file():
-        raise ConfigError(f"{checkpoint} is missing: --run must be the folder of a finished 'hand-tracking train'")
-    state = torch.load(checkpoint, map_location="cpu")
-    if set(state["average"]) != set(NETWORKS[args.task](config_of(args.task, state)).state_dict()):
-        raise ConfigError(f"{checkpoint} holds no {args.task}")
-    network = from_checkpoint(args.task, state)
+    network = load_checkpoint(args.task, args.folder / "checkpoint.pt")
     slim = pruned(network, args.prune)
     weights = args.output.with_suffix(".pt")
     torch.save({"average": slim.state_dict(), "config": dataclasses.asdict(slim.config)}, weights)

@@ -62,6 +62,8 @@ class Judge:
     ):
         if table.task != recipe.task:
             raise ConfigError(f"the latency table is of {table.task}, the recipe of {recipe.task}")
+        if not recipe.checks:
+            raise ConfigError("the recipe has no checks: without them nothing says which network is better")
         self.recipe, self.data, self.table, self.reward = recipe, data, table, reward
         self.run, self.workers, self.rounds = run, workers, rounds
         self.base: Scaling = CONFIGS[recipe.task](**recipe.network)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.training.networks import CONFIGS
+from hand_tracking_ros.training.networks import CONFIGS, zoo
 from hand_tracking_ros.training.networks.scaling import Scaling
 from hand_tracking_ros.training.search import measure
 from hand_tracking_ros.training.search.places import Place, names, places, with_names
@@ -113,9 +113,16 @@ def measured_table(
 ) -> Table:
     """Measure ``blocks`` wherever they fit in networks of ``configs``, and the rests of these.
 
-    What a call costs by itself is measured with an empty graph for every place, and taken off the blocks.
+    What a call costs by itself is measured with an empty graph for every place, and taken off the blocks. Raises
+    ConfigError for a block that fits nowhere.
     """
     found = dict.fromkeys(place for config in configs for place in places(task, config))
+    for name in blocks:
+        if name == "fbnet" or not any(place.takes(name) for place in found):
+            raise ConfigError(
+                f"no place takes the block '{name}'; known: {', '.join(zoo.BLOCKS)}, residual:N, N up to "
+                f"{max(place.outputs for place in found)} channels; fbnet is made of others"
+            )
     wanted = [(place, name) for place in found for name in (EMPTY, *blocks) if not name or place.takes(name)]
     runs: dict[tuple[str, str], measure.Run] = {}
     with tempfile.TemporaryDirectory() as folder:
