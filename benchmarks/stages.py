@@ -33,8 +33,11 @@ from hand_tracking_ros.filters import make_filter
 from hand_tracking_ros.flow import FlowPropagator
 from hand_tracking_ros.geometry import box_around, crop_from_image, warp
 from hand_tracking_ros.keypoints import KeypointEstimator
+from hand_tracking_ros.kinematics import HandPose, exp_rotation
+from hand_tracking_ros.machine import cpu_name
+from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.smoothing import HandFilter
-from hand_tracking_ros.types import HandBox, HandKeypoints, Source
+from hand_tracking_ros.types import Camera, HandBox, HandKeypoints, Source
 
 FRAME_S = 1 / 60
 STEP_PX = (9.0, 5.0)  # motion of the scene per frame
@@ -70,6 +73,10 @@ def core_stages(images: list[np.ndarray], hands: list[np.ndarray], config: Track
     hand_filter = HandFilter(config.filter, config.track, config.pose)
     joints = np.random.default_rng(0).normal(size=(64, 22, 3)) + 100
     seen = [_keypoints(i + 1, points) for i, points in enumerate(hands)]
+    height, width = images[0].shape
+    camera = Camera(width, width, width / 2, height / 2)
+    turning = [turning_hands(camera, k) for k in range(64)]
+    posed = {count: HandFilter(config.filter, config.track, config.pose) for count in (1, 2)}
     return {
         "flow: image made ready": lambda k: flow.prepare(images[k % 2]),
         "flow: 1 hand": lambda k: flow.propagate_many(ready[k % 2], ready[(k + 1) % 2], boxed[:1]),
@@ -78,6 +85,8 @@ def core_stages(images: list[np.ndarray], hands: list[np.ndarray], config: Track
         "filter: one-euro, 22x3": lambda k: filters["one_euro"].update(joints[k % 64], k * FRAME_S, 80.0),
         "filter: Kalman, 22x3": lambda k: filters["kalman"].update(joints[k % 64], k * FRAME_S, 80.0),
         "filter: whole stage, 2 hands": lambda k: hand_filter.apply(seen, k * FRAME_S),
+        "poses: filter and fit, 1 hand": lambda k: posed[1].apply(turning[k % 64][:1], k * FRAME_S, camera),
+        "poses: filter and fit, 2 hands": lambda k: posed[2].apply(turning[k % 64], k * FRAME_S, camera),
     }
 
 
@@ -99,6 +108,21 @@ def network_stages(images: list[np.ndarray], hands: list[np.ndarray], config: Tr
         name = f"keypoints: whole stage, {count} hand{'s' * (count > 1)} ({estimator.backend.name})"
         stages[name] = lambda k, count=count: estimator.estimate(images[k % 2], boxes[:count])
     return stages
+
+
+def turning_hands(camera: Camera, k: int) -> list[HandKeypoints]:
+    """Two bent hands that sway once in 64 frames, as a network sees them: with noise of 1 px and of depths."""
+    rng, turn = np.random.default_rng(k), 0.3 * np.sin(k * np.pi / 32)
+    hands = []
+    for hand_id, (side, x) in enumerate(((Side.RIGHT, -0.12), (Side.LEFT, 0.12)), start=1):
+        place = np.array([x + 0.1 * turn, 0.05, 0.5])
+        pose = HandPose(side, exp_rotation(np.array([0.2, turn, turn])), place, np.full(20, 0.3), 0.088)
+        points = pose.points()
+        depth = (points[:, 2] - points[9, 2]) / pose.palm_m + rng.normal(0, 0.1, len(points))
+        px = camera.project(points) + rng.normal(size=(len(points), 2))
+        score, right = np.full(len(points), 0.8), 0.9 if side == Side.RIGHT else 0.1
+        hands.append(HandKeypoints(hand_id, box_around(px), Source.PROPAGATED, px, score, depth, 0.9, right))
+    return hands
 
 
 def _keypoints(hand_id: int, points: np.ndarray) -> HandKeypoints:
@@ -132,13 +156,8 @@ def summary(times: dict[str, np.ndarray]) -> list[dict[str, float | str]]:
 
 def machine() -> dict[str, object]:
     """What the numbers were measured on, and how busy it was."""
-    cpu = platform.processor() or platform.machine()
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in cpu_info.read_text().splitlines() if "model name" in line]
-        cpu = names[0] if names else cpu
     return {
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),

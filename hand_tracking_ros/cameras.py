@@ -94,8 +94,9 @@ class Camera:
             return self._lens.undistort(flat)
         if self.model != "pinhole":
             flat = self._lens.undistort(flat)
-        rays = np.concatenate([flat, np.ones_like(flat[..., :1])], axis=-1)
-        return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+        rays = np.ones((*flat.shape[:-1], 3))
+        rays[..., :2] = flat
+        return rays / np.sqrt((rays * rays).sum(axis=-1, keepdims=True))
 
     @cached_property
     def _lens(self) -> _Fisheye | _Polynomial:

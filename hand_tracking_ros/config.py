@@ -66,6 +66,12 @@ class InferenceConfig(Config):
         read_only=True,
     )
     threads: int = param(1, "CPU threads per network", low=1, high=64, read_only=True)
+    profile: str = param(
+        "auto",
+        "What nodes and command line take where backend, precision, threads and models are not set: what "
+        "'hand-tracking tune' measured (auto), that of another file, or the defaults (none)",
+        read_only=True,
+    )
 
 
 @dataclass(frozen=True)

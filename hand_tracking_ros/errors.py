@@ -31,3 +31,7 @@ class CalibrationError(HandTrackingError, ValueError):
 
 class RecordError(HandTrackingError, ValueError):
     """A labels or tracking file (docs/evaluation.md) is missing or malformed."""
+
+
+class TransformError(HandTrackingError, ValueError):
+    """Transforms between frames are missing, make no chain, or are no transforms."""

@@ -51,6 +51,11 @@ class Filter:
 
     def update(self, values: np.ndarray, stamp_s: float, unit: float | np.ndarray = 1.0) -> np.ndarray:
         """Take the measurement ``values`` (..., D) of time ``stamp_s`` and return the filtered values, same shape."""
+        self.take(values, stamp_s, unit)
+        return self.predict(stamp_s)
+
+    def take(self, values: np.ndarray, stamp_s: float, unit: float | np.ndarray = 1.0) -> None:
+        """``update``, for those who ask later what comes of it."""
         stamp_s = float(stamp_s)
         values = self._checked(values, stamp_s, unit)
         if self._stamp_s is not None and stamp_s < self._stamp_s:
@@ -58,7 +63,6 @@ class Filter:
         if stamp_s != self._stamp_s:
             self._step(values, stamp_s, unit)
             self._stamp_s = stamp_s
-        return self.predict(stamp_s)
 
     def predict(self, stamp_s: float) -> np.ndarray:
         """Values expected at ``stamp_s``, from the last measurements and velocities; the filter does not change."""
@@ -123,7 +127,8 @@ class Filter:
             raise ValueError(f"values must keep shape {self._state[0].shape}, got {values.shape}; reset() to change it")
         if not math.isfinite(stamp_s):
             raise ValueError(f"stamp_s must be finite, got {stamp_s}")
-        if not (0 < unit < math.inf if isinstance(unit, float) else np.all((unit > 0) & np.isfinite(unit))):
+        least, most = (unit, unit) if isinstance(unit, float) else (np.min(unit), np.max(unit))
+        if not (least > 0 and most < math.inf):  # NaN is neither
             raise ValueError(f"unit (palm length) must be finite and positive, got {unit}")
         return values
 

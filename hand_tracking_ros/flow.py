@@ -49,12 +49,14 @@ class FlowImage:
 class BoxMotion:
     """How a hand moved between two frames, in pixels of the full image.
 
+    ``followed`` (21,) bool: the keypoints that flow itself found again; the others moved along with the hand.
     ``enough``: at least ``FlowConfig.min_points`` of ``points`` tracked points survived the check. When False, ``box``
     and ``keypoints_px`` (21, 2) are where they were in the previous frame: the caller extrapolates.
     """
 
     box: Box
     keypoints_px: np.ndarray
+    followed: np.ndarray
     points: int
     enough: bool
 
@@ -121,7 +123,7 @@ class FlowPropagator:
     def _motion(self, keypoints_px, box: Box, start: np.ndarray, end: np.ndarray, good: np.ndarray) -> BoxMotion:
         count = int(good.sum())
         if count < self._config.min_points:
-            return BoxMotion(box, np.array(keypoints_px, np.float64), count, False)
+            return BoxMotion(box, np.array(keypoints_px, np.float64), np.zeros(NUM_JOINTS, bool), count, False)
         z_start, z_end = start @ [1, 1j], end @ [1, 1j]
         tolerance_px = max(INLIER_SHARE * max(box.size_px), MIN_INLIER_PX)
         turn, shift = _similarity(z_start[good], z_end[good], tolerance_px)
@@ -134,7 +136,21 @@ class FlowPropagator:
         size = (box.size_px[0] * abs(turn), box.size_px[1] * abs(turn))
         angle = float(wrap_angle(box.angle_rad + np.angle(turn)))
         moved_box = Box((center.real, center.imag), size, angle)
-        return BoxMotion(moved_box, np.column_stack([moved.real, moved.imag]), count, True)
+        return BoxMotion(moved_box, np.column_stack([moved.real, moved.imag]), trusted, count, True)
+
+
+def moved_onto(points_px: np.ndarray, motion_px: np.ndarray, followed: np.ndarray) -> np.ndarray:
+    """Keypoints (21, 2) of another opinion, turned, scaled and shifted onto those that flow found, by least squares.
+
+    ``motion_px`` (21, 2), ``followed`` (21,): as in BoxMotion. With few followed joints all count. NaN stays NaN.
+    """
+    known = np.isfinite(points_px + motion_px).all(axis=1)
+    use = known & followed if (known & followed).sum() >= MIN_SIMILARITY_POINTS else known
+    motion = _least_squares((points_px @ [1, 1j])[use], (motion_px @ [1, 1j])[use]) if use.any() else None
+    if motion is None:
+        return points_px
+    moved = motion[0] * (points_px @ [1, 1j]) + motion[1]
+    return np.column_stack([moved.real, moved.imag])
 
 
 def _points_on_hand(keypoints_px: np.ndarray) -> np.ndarray:

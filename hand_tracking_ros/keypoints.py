@@ -32,6 +32,11 @@ class KeypointEstimator:
         self.manifest = self.backend.manifest
         self._size = int(self.manifest.inputs["crop"].shape[2])
 
+    @property
+    def takes_prior(self) -> bool:
+        """Whether the network is a KeyNet-F, told where keypoints are expected (``HandBox.expected_px``)."""
+        return "prior" in self.manifest.inputs
+
     def estimate(self, mono: np.ndarray, boxes: Sequence[HandBox], camera: Camera | None = None) -> list[HandKeypoints]:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
@@ -60,7 +65,7 @@ class KeypointEstimator:
     def _run_batch(self, mono: np.ndarray, boxes: Sequence[HandBox], camera: Camera | None) -> list[HandKeypoints]:
         views = [look_at(hand_box.box.scaled(self.config.crop_scale), self._size, camera) for hand_box in boxes]
         feeds = {"crop": np.stack([view.crop(mono) for view in views])[:, None]}
-        if "prior" in self.manifest.inputs:
+        if self.takes_prior:
             feeds |= _expectations(boxes, views)
         outputs = self.backend.run(feeds)
         results = []

@@ -112,66 +112,43 @@ class KinematicHand:
         parents, children = np.array(BONES).T
         bones = ((FLAT_HAND[children] - FLAT_HAND[parents]) * ratios[:, None]).reshape(5, 4, 3)
         self.bases = bones[:, 0].copy()  # (5, 3)
-        self._phalanges = bones[:, 1:].copy()  # (5, 3, 3)
+        self._at_bases = np.vstack([np.zeros(3), np.repeat(self.bases, 4, axis=0)])  # (21, 3): fingers of no length
+        phalanges = bones[:, 1:]  # (5, 3, 3)
         axes = _unit(BEND_AXES)
         outwards = np.cross(axes, _unit(bones[:, 1]))  # for the fingers: out of the palm, towards the palm's side
         outwards[0] = THUMB_OPPOSITION
         self.spread_axes = _ABDUCTION_SIGN[:, None] * _unit(outwards)  # (5, 3)
         self.bend_axes = axes
-        # Rodrigues about the bend axis: v cos + (a x v) sin + a (a.v) (1 - cos)
-        self._across = np.cross(axes[:, None], self._phalanges)
-        along = (self._phalanges @ axes[:, :, None]) * axes[:, None]
-        self._along, self._turning = along, self._phalanges - along
-        self._spread_cross = skew(self.spread_axes)
-        self._back_spread_cross = -self._spread_cross
-        self._spread_square = self._spread_cross @ self._spread_cross
+        # Rodrigues about the bend axis, v cos + (a x v) sin + a (a.v) (1 - cos), then about the spread axis: a phalanx
+        # is linear in the products of (1, cos, sin) of its finger's spread and of its own bend.
+        along = (phalanges @ axes[:, :, None]) * axes[:, None]
+        bent = np.stack([along, phalanges - along, np.cross(axes[:, None], phalanges)], axis=2)  # (5, 3, 3 trig, 3)
+        cross = skew(self.spread_axes)
+        square = cross @ cross
+        spread = np.stack([_EYE + square, -square, cross], axis=1)  # (5, 3 trig, 3, 3)
+        self._bend_axis = (spread @ axes[:, None, :, None])[..., 0]  # (5, 3 trig, 3): spread with the finger
+        terms = np.einsum("fsxy,fpby->fxspb", spread, bent)
+        self._moves = _moves(terms)
 
     def forward(self, angles: np.ndarray, finger_ratio: float = 1.0) -> np.ndarray:
         """Keypoints (21, 3) of a right hand in the hand frame, palm lengths, at ``angles`` (20,).
 
         ``finger_ratio`` multiplies the length of all phalanges.
         """
-        return self._forward(angles, finger_ratio)[0]
+        points = self._at_bases.copy()
+        moved = (self._moves[:, :9] @ _trig_products(angles)).reshape(5, 3, 3)
+        points[1:].reshape(5, 4, 3)[:, 1:] += finger_ratio * moved
+        return points
 
-    def _forward(self, angles: np.ndarray, finger_ratio: float = 1.0):
-        """Keypoints, rotation of each finger by its abduction (5, 3, 3), and the bend so far at each phalanx (5, 3)."""
-        angles = angles.reshape(5, 4)
-        bend = np.empty((5, 3))
-        bend[:, 0] = angles[:, 0]
-        bend[:, 1] = bend[:, 0] + angles[:, 2]
-        bend[:, 2] = bend[:, 1] + angles[:, 3]
-        spread = angles[:, 1, None, None]
-        turned = _EYE + np.sin(spread) * self._spread_cross + (1 - np.cos(spread)) * self._spread_square
-        cos, sin = np.cos(bend)[..., None], np.sin(bend)[..., None]
-        bent = self._along + self._turning * cos + self._across * sin  # (5, 3, 3)
-        phalanges = bent @ turned.transpose(0, 2, 1)
-        points = np.empty((NUM_JOINTS, 3))
-        points[0] = 0.0
-        fingers = points[1:].reshape(5, 4, 3)
-        fingers[:, 0] = self.bases
-        phalanges *= finger_ratio
-        fingers[:, 1] = self.bases + phalanges[:, 0]
-        fingers[:, 2] = fingers[:, 1] + phalanges[:, 1]
-        fingers[:, 3] = fingers[:, 2] + phalanges[:, 2]
-        return points, turned, bend
-
-    def jacobian(self, angles: np.ndarray, finger_ratio: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (21, 3) as ``forward``, and their derivative (21, 3, 21): by the angles, palm lengths per radian,
-        and by the logarithm of ``finger_ratio``."""
-        points, turned, _ = self._forward(angles, finger_ratio)
-        axes = (turned @ self.bend_axes[..., None])[..., 0]  # (5, 3)
-        fingers = points[1:].reshape(5, 4, 3)
-        derivative = np.zeros((5, 4, 3, 5, 4))  # finger, joint, xyz, finger, angle
-        own = np.einsum("fjxfa->fjxa", derivative)  # a view: what a finger's own angles move
-        bend_cross = -skew(axes)
-        for centre, angle in ((0, 0), (1, 2), (2, 3)):
-            own[:, centre + 1 :, :, angle] = (fingers[:, centre + 1 :] - fingers[:, centre, None]) @ bend_cross
-        beyond = fingers - fingers[:, :1]
-        own[:, :, :, 1] = beyond @ self._back_spread_cross
-        full = np.zeros((NUM_JOINTS, 3, NUM_ANGLES + 1))
-        full[1:, :, :NUM_ANGLES] = derivative.reshape(NUM_JOINTS - 1, 3, NUM_ANGLES)
-        full[1:, :, NUM_ANGLES] = beyond.reshape(NUM_JOINTS - 1, 3)
-        return points, full
+    def jacobian(self, angles: np.ndarray, finger_ratio: float | np.ndarray = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (..., 21, 3) as ``forward`` at ``angles`` (..., 20), and their derivative (..., 21, 3, 21): by the
+        angles, palm lengths per radian, and by the logarithm of ``finger_ratio``, a number or (...)."""
+        products = _trig_products(angles) * np.asarray(finger_ratio)[..., None, None, None]
+        moved = (self._moves @ products).reshape(*angles.shape[:-1], _PLACES.size)
+        by_parameter = np.zeros((*angles.shape[:-1], NUM_JOINTS * (NUM_ANGLES + 1) * 3))
+        by_parameter[..., _PLACES] = moved
+        by_parameter = by_parameter.reshape(*angles.shape[:-1], NUM_JOINTS, NUM_ANGLES + 1, 3)
+        return self._at_bases + by_parameter[..., NUM_ANGLES, :], by_parameter.swapaxes(-1, -2)
 
     def frames(self, angles: np.ndarray) -> np.ndarray:
         """Orientation (21, 3, 3) of every keypoint's bone in the hand frame of a right hand.
@@ -179,9 +156,10 @@ class KinematicHand:
         That of a phalanx belongs to the joint at its palm end; a tip has that of the last phalanx, wrist and thumb
         root that of the hand. Columns: x sideways (the bend axis), y back along the bone, z out of the back.
         """
-        points, turned, _ = self._forward(angles)
-        back = -_unit(np.diff(points[1:].reshape(5, 4, 3), axis=1))  # (5, 3, 3)
-        axes = (turned @ self.bend_axes[..., None]).transpose(0, 2, 1)  # (5, 1, 3)
+        back = -_unit(np.diff(self.forward(angles)[1:].reshape(5, 4, 3), axis=1))  # (5, 3, 3)
+        spread = angles.reshape(5, 4)[:, 1:2]
+        trig = np.stack([np.ones_like(spread), np.cos(spread), np.sin(spread)], axis=-1)  # (5, 1, 3)
+        axes = trig @ self._bend_axis  # (5, 1, 3)
         x = _unit(axes - (axes * back).sum(axis=-1, keepdims=True) * back)
         out = np.empty((NUM_JOINTS, 3, 3))
         out[0] = _EYE
@@ -191,6 +169,43 @@ class KinematicHand:
         return out
 
 
+# Of a finger's angles: its spread, and how far each phalanx is bent from the hand.
+_TURNS = np.array([(0, 1, 1, 1), (1, 0, 0, 0), (0, 0, 1, 1), (0, 0, 0, 1)], np.float64)
+_SLOPE = np.array([(0, 0, 0), (0, 0, -1), (0, 1, 0)], np.float64)  # the derivative of x @ trig is x @ _SLOPE @ trig
+
+
+def _trig_products(angles: np.ndarray) -> np.ndarray:
+    """(..., 5, 27, 1): per finger (1, cos, sin) of the spread times (1, cos, sin) of the bend of each phalanx."""
+    turns = angles.reshape(*angles.shape[:-1], 5, 4) @ _TURNS
+    trig = np.ones((*turns.shape, 3))
+    np.cos(turns, out=trig[..., 1])
+    np.sin(turns, out=trig[..., 2])
+    bends = trig[..., 1:, :].reshape(*turns.shape[:-1], 1, 9)
+    return (trig[..., 0, :, None] * bends).reshape(*turns.shape[:-1], 27, 1)
+
+
+def _moves(phalanges: np.ndarray) -> np.ndarray:
+    """(5, 45, 27): of every finger the joints 1 to 3, from its base, and their derivatives by its four angles, as
+    linear functions of ``_trig_products``; ``phalanges`` (5, xyz, spread, phalanx, bend): the same of each phalanx."""
+    by_spread = np.einsum("fxspb,st->fxtpb", phalanges, _SLOPE)
+    by_bend = np.einsum("fxspb,bc->fxspc", phalanges, _SLOPE)
+    after = [np.arange(3)[:, None] >= first for first in (0, 1, 2)]  # phalanges that an angle bends
+    parts = [phalanges, by_bend * after[0], by_spread, by_bend * after[1], by_bend * after[2]]
+    joints = np.zeros((5, 5, 3, 3, 3, 3, 3))  # finger, part, joint, xyz, spread, phalanx, bend
+    for joint in range(3):
+        for k, part in enumerate(parts):
+            joints[:, k, joint, :, :, : joint + 1] = part[..., : joint + 1, :]
+    return joints.reshape(5, 45, 27)
+
+
+def _places() -> np.ndarray:
+    """(225,) where the rows of ``_moves`` belong in the flat derivative (21, 21, 3) by joint, parameter and axis."""
+    finger, part, joint, axis = np.indices((5, 5, 3, 3))
+    parameter = np.where(part == 0, NUM_ANGLES, 4 * finger + part - 1)  # by the logarithm of a length: itself
+    return (((4 * finger + joint + 2) * (NUM_ANGLES + 1) + parameter) * 3 + axis).reshape(-1)
+
+
+_PLACES = _places()
 MEAN_HAND = KinematicHand()
 
 

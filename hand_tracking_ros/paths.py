@@ -49,6 +49,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / PACKAGE
 
 
+def profile_file() -> Path:
+    """Where 'hand-tracking tune' leaves what it measured on this machine, and where nodes and command line look."""
+    return cache_directory() / "profile.yaml"
+
+
 def version() -> str:
     """The version of the package, from its package.xml."""
     return ElementTree.parse(share_directory() / "package.xml").findtext("version")

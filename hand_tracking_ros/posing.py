@@ -8,29 +8,27 @@ size of the hand is one for all hands of a person; it is measured wherever two c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hand_tracking_ros.config import FilterConfig, PoseConfig
 from hand_tracking_ros.filters import make_filter
-from hand_tracking_ros.fitting import (
+from hand_tracking_ros.fit_terms import (
     DOF,
     FINGERS,
+    REST_INFORMATION,
     SIZE,
     STEP,
     TURN,
     FitConfig,
-    HandFit,
+    FitProblem,
     HandView,
     PosePrior,
     difference,
-    first_pose,
-    fit_hand,
-    rest_information,
-    stepped,
 )
+from hand_tracking_ros.fitting import HandFit, first_pose, fit_hands, stepped
 from hand_tracking_ros.hand_size import RANGE_M, HandSize
 from hand_tracking_ros.kinematics import MEAN_HAND, NUM_ANGLES, HandPose, KinematicHand, exp_rotation, log_rotation
 from hand_tracking_ros.skeleton import Side, palm_length
@@ -40,6 +38,7 @@ _DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0
 LOST_COST = 40.0  # per view; good fits cost 3 to 15
 CONTRADICTION = 0.4  # palms between a view's keypoints and the fit
 SIZE_FLOOR = 0.003  # never surer than this: keypoints are not independent from frame to frame
+WARM_S = 0.1  # a hand that was posed for this long has a motion that can be led on
 PRESETS = {"teleop": (1.0, 8.0), "balanced": (0.5, 4.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
 
 
@@ -60,7 +59,7 @@ class PoseFilter:
         values[0, :2], values[1, 0] = (x / z, y / z), math.log(z)
         values[2], values[3:, 0] = log_rotation(pose.rotation @ self._base.T), pose.angles
         unit[0], unit[1] = pose.palm_m / z, 4 * pose.palm_m / z  # the distance is less sure than the direction
-        self._filter.update(values, stamp_s, unit)
+        self._filter.take(values, stamp_s, unit)
         self._last = pose
 
     def predict(self, stamp_s: float) -> HandPose:
@@ -83,11 +82,12 @@ class PoseFilter:
         """Move the base of the rotation vectors to the filtered turn: they stay small, where they add like numbers."""
         if self._filter.position is None:
             return
-        old, self._base = self._base, exp_rotation(self._filter.position[2]) @ self._base
+        turn = exp_rotation(self._filter.position[2])
+        self._base = turn @ self._base
 
         def moved(values: np.ndarray) -> np.ndarray:
             values = values.copy()
-            values[2] = log_rotation(exp_rotation(values[2]) @ old @ self._base.T)
+            values[2] = log_rotation(exp_rotation(values[2]) @ turn.T)
             return values
 
         self._filter.map_positions(moved)
@@ -99,6 +99,7 @@ class _Posed:
 
     side: Side
     fit: HandFit
+    since_s: float
     stamp_s: float
     filter: PoseFilter
     velocity: np.ndarray  # (26,) of the fitted pose, smoothed
@@ -124,28 +125,52 @@ class HandPoser:
         self._hands = {i: hand for i, hand in self._hands.items() if i in kept}
 
     def fit(self, hand_id: int, side: Side, views: Sequence[HandView], stamp_s: float) -> bool:
-        """Fit the hand to what cameras saw of it at ``stamp_s``. False when they did not see enough of a new hand."""
+        """Fit one hand to what cameras saw of it at ``stamp_s``. False when they did not see enough of a new hand."""
+        return bool(self.fit_all({hand_id: (side, views)}, stamp_s))
+
+    def fit_all(self, seen: Mapping[int, tuple[Side, Sequence[HandView]]], stamp_s: float) -> set[int]:
+        """Fit all hands, by id, to what cameras saw of them at ``stamp_s``. The ids of those that now have a fit."""
+        if any(_measures(views) for _, views in seen.values()):
+            rounds = [[hand_id] for hand_id in seen]  # what the first one says of the size helps the next one
+        else:
+            rounds = [list(seen)]
+        fitted = set()
+        for ids in rounds:
+            going_on = {i: self._goes_on(i, seen[i][0], stamp_s) for i in ids if _is_seen(seen[i][1])}
+            fits = self._go_on(seen, [i for i, goes_on in going_on.items() if goes_on], stamp_s)
+            fitted |= {i for i in going_on if self._take(i, *seen[i], fits.get(i), stamp_s)}
+        return fitted
+
+    def _goes_on(self, hand_id: int, side: Side, stamp_s: float) -> bool:
+        """Whether a hand is the one of some frames ago; else it starts afresh."""
         old = self._hands.get(hand_id)
-        measures = len(views) > 1 or any(view.depth_m is not None for view in views)
+        return old is not None and old.side == side and 0 < stamp_s - old.stamp_s <= self._max_gap_s
+
+    def _go_on(self, seen, ids: Sequence[int], stamp_s: float) -> dict[int, HandFit]:
+        """Fits of hands that go on from their last poses."""
+        priors = {i: self._expected(self._hands[i], stamp_s) for i in ids}
+        problems = [FitProblem(seen[i][1], prior.pose, prior, _measures(seen[i][1])) for i, prior in priors.items()]
+        return dict(zip(ids, fit_hands(problems, self._fit_config))) if problems else {}
+
+    def _take(self, hand_id: int, side: Side, views: Sequence[HandView], fit: HandFit | None, stamp_s: float) -> bool:
+        """Take over the fit of a hand that goes on, or start afresh without one, or where it has lost the hand."""
+        old = self._hands.get(hand_id)
         try:
-            if old is None or old.side != side or not 0 < stamp_s - old.stamp_s <= self._max_gap_s:
+            if fit is None:
                 fit, old = self._fresh(views, side), None
-            else:
-                prior = self._expected(old, stamp_s)
-                fit = fit_hand(views, prior.pose, prior, self._fit_config, free_size=measures)
-                if fit.cost > LOST_COST * len(views):  # the track has jumped, or the pose was caught in a wrong one
-                    fresh = self._fresh(views, side)
-                    fit, old = (fresh, None) if fresh.cost < 0.5 * fit.cost else (fit, old)
+            elif fit.cost > LOST_COST * len(views):  # the track has jumped, or the pose was caught in a wrong one
+                fresh = self._fresh(views, side)
+                fit, old = (fresh, None) if fresh.cost < 0.5 * fit.cost else (fit, old)
         except ValueError:
             return False
         if old is None:
-            old = _Posed(side, fit, stamp_s, PoseFilter(self._filters, self._max_gap_s), np.zeros(DOF))
+            old = _Posed(side, fit, stamp_s, stamp_s, PoseFilter(self._filters, self._max_gap_s), np.zeros(DOF))
             self._hands[hand_id] = old
         else:
             elapsed_s = stamp_s - old.stamp_s
             rate = difference(fit.pose, old.fit.pose)[:DOF] / elapsed_s
             old.velocity += min(1.0, 20 * elapsed_s) * (rate - old.velocity)
-            if measures:
+            if _measures(views):
                 self._learn_size(fit)
         old.fit, old.stamp_s = fit, stamp_s
         self._fingers = fit
@@ -156,6 +181,11 @@ class HandPoser:
         """The filtered pose at ``stamp_s`` (the future is extrapolated; None: as last seen), None when it has none."""
         hand = self._hands.get(hand_id)
         return None if hand is None else hand.filter.predict(hand.stamp_s if stamp_s is None else stamp_s)
+
+    def expected(self, hand_id: int, stamp_s: float) -> HandPose | None:
+        """The last fit led on to ``stamp_s``, without the lag of a filter; None until the hand's motion is known."""
+        hand = self._hands.get(hand_id)
+        return None if hand is None or hand.stamp_s - hand.since_s < WARM_S else self._led_on(hand, stamp_s)
 
     def velocities(self, hand_id: int, stamp_s: float, points_m: np.ndarray) -> np.ndarray:
         """(21, 3) m/s of the keypoints, which at ``stamp_s`` are at ``points_m``. Raises KeyError without a pose."""
@@ -169,17 +199,21 @@ class HandPoser:
     def _expected(self, hand: _Posed, stamp_s: float) -> PosePrior:
         """Where the hand should be: its last pose led on, and how sure that is."""
         elapsed_s = stamp_s - hand.stamp_s
-        step = np.zeros(STEP)
-        step[:DOF] = hand.velocity * elapsed_s * self.config.lead
-        step[TURN] *= min(1.0, 0.7 / max(float(np.linalg.norm(step[TURN])), 1e-9))
-        pose = replace(stepped(hand.fit.pose, step), palm_m=self.size.palm_m, shape=self.shape)
-        information = hand.fit.information - rest_information()
-        size_information = 1 / self.size.sigma**2
+        pose = self._led_on(hand, stamp_s)
+        information = hand.fit.information - REST_INFORMATION
         information[SIZE, :], information[:, SIZE] = 0.0, 0.0
-        information[SIZE, SIZE] = size_information
-        spread = np.linalg.inv(information + np.diag(_LEAST))
-        spread.reshape(-1)[:: STEP + 1] += (_DRIFT * self.config.drift) ** 2 * elapsed_s
-        return PosePrior(pose, np.linalg.inv(spread))
+        information[SIZE, SIZE] = 1 / self.size.sigma**2
+        information += _LEAST
+        drift = (_DRIFT * self.config.drift) ** 2 * elapsed_s
+        # Information after the drift, inv(inv(information) + diag(drift)), with one decomposition instead of two:
+        return PosePrior(pose, np.linalg.solve(_EYE + information * drift, information))
+
+    def _led_on(self, hand: _Posed, stamp_s: float) -> HandPose:
+        """The last fit after the motion that it had."""
+        step = np.zeros(STEP)
+        step[:DOF] = hand.velocity * (stamp_s - hand.stamp_s) * self.config.lead
+        step[TURN] *= min(1.0, 0.7 / max(float(np.linalg.norm(step[TURN])), 1e-9))
+        return replace(stepped(hand.fit.pose, step), palm_m=self.size.palm_m, shape=self.shape)
 
     def _fresh(self, views: Sequence[HandView], side: Side) -> HandFit:
         """The fit of a hand of which nothing is known but its size. Raises ValueError when too little is seen."""
@@ -204,4 +238,15 @@ class HandPoser:
         self.size = HandSize(float(np.clip(fit.pose.palm_m, *RANGE_M)), max(min(sigma, self.size.sigma), SIZE_FLOOR))
 
 
-_LEAST = np.full(STEP, 1e-3)
+def _measures(views: Sequence[HandView]) -> bool:
+    """Whether views say how large a hand is."""
+    return len(views) > 1 or any(view.depth_m is not None for view in views)
+
+
+def _is_seen(views: Sequence[HandView]) -> bool:
+    """Whether views have a keypoint to fit to."""
+    return any((np.isfinite(view.keypoints_px).all(axis=1) & (view.scores > 0)).any() for view in views)
+
+
+_EYE = np.eye(STEP)
+_LEAST = 1e-3 * _EYE

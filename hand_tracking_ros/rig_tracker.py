@@ -49,14 +49,28 @@ class RigTracker:
     one of those sees should be in its image too. Lasting, it means the same.
     """
 
-    def __init__(self, rig: Rig, config: TrackerConfig = TrackerConfig()):
-        self.rig, self.config = rig, config
+    def __init__(self, rig: Rig | None, config: TrackerConfig = TrackerConfig()):
+        """``rig`` None: ``place`` the cameras before the first step."""
+        self.rig: Rig | None = None
+        self._optical: Rig | None = (
+            None  # in the optical frame of the first camera, where hands are fitted and filtered
+        )
+        self.config = config
         self.detector = HandDetector(config.detector, config.inference)
         self.estimator = KeypointEstimator(config.keypoints, config.inference, config.track.max_hands)
         self.filter = HandFilter(config.filter, config.track, replace(config.pose, enabled=True))
-        self._tracks = [HandTracks(config.track, config.flow) for _ in rig.cameras]
+        self._tracks: list[HandTracks] = []
         self._next_id = 1
         self.reset()
+        if rig is not None:
+            self.place(rig)
+
+    def place(self, rig: Rig) -> None:
+        """Take over where the cameras are. Hands live on, in the rig's frame, unless it is other cameras or lenses."""
+        old, self.rig, self._optical = self.rig, rig, rig.seen_from_first()
+        if old is None or [(c.name, c.camera) for c in old.cameras] != [(c.name, c.camera) for c in rig.cameras]:
+            self._tracks = [HandTracks(self.config.track, self.config.flow) for _ in rig.cameras]
+            self.reset()
 
     def reconfigure(self, config: TrackerConfig) -> None:
         """Take over new settings between two frames. The networks stay as loaded; all hands start afresh."""
@@ -67,6 +81,13 @@ class RigTracker:
         self.filter.reconfigure(config.filter, config.track, replace(config.pose, enabled=True))
         self.reset()
 
+    def give_up(self, least_interval_s: float, detector: HandDetector, estimator: KeypointEstimator) -> None:
+        """As HandTracker.give_up."""
+        for tracks in self._tracks:
+            tracks.least_interval_s = least_interval_s
+        self.detector, self.estimator = detector, estimator
+        self.detector.config, self.estimator.config = self.config.detector, self.config.keypoints
+
     def reset(self) -> None:
         """Forget all hands. Ids go on counting, so an id always means one hand."""
         for tracks in self._tracks:
@@ -74,15 +95,17 @@ class RigTracker:
         self.filter.reset()
         self._hands: dict[int, _Seen] = {}
         self._turn = 0  # the camera in which DetNet looks next
-        self.disagreement = np.full(len(self.rig.cameras), np.nan)
-        self.apart = np.zeros(len(self.rig.cameras), bool)
+        self.disagreement = np.full(len(self._tracks), np.nan)
+        self.apart = np.zeros(len(self._tracks), bool)
 
     def step(self, frames: Sequence[Frame | None]) -> list[Hand]:
         """Hands at the newest stamp, by id; image values are those of the rig's first camera, 3D is the rig's frame.
 
         ``frames``: one per camera, None from one that has no new image. Raises ValueError when their number is wrong
-        or all are None.
+        or all are None, or the cameras have no places.
         """
+        if self.rig is None:
+            raise ValueError("step needs to know where the cameras are: place them first")
         if len(frames) != len(self.rig.cameras) or all(frame is None for frame in frames):
             raise ValueError(
                 f"step needs an image from at least one of {len(self.rig.cameras)} cameras, in their order"
@@ -107,47 +130,58 @@ class RigTracker:
                 continue
             views[hand_id] = [self._view(index, k, hand_id, frames[index], stamp_s) for index, k in seen.items()]
             keypoints.append(self._in_first_camera(hand_id, seen, views[hand_id], stamp_s))
-        hands = self.filter.apply(keypoints, stamp_s, self.rig.cameras[0].camera, views)
+        hands = self.filter.apply(keypoints, stamp_s, self._optical.cameras[0].camera, views)
         self._check(views)
         self._find_apart(found, seen_by, frames, stamp_s)
         alive = {hand.id for hand in hands}
         self._hands = {i: hand for i, hand in self._hands.items() if i in alive}
-        return hands
+        return [_moved(hand, self.rig.cameras[0]) for hand in hands]
 
     def _look(self, index: int, frame: Frame) -> list[HandKeypoints]:
         """What one camera sees in its frame."""
         tracks, mono = self._tracks[index], as_mono(frame.image)
         boxes = tracks.predict(mono, frame.stamp_s)
+        if self.estimator.takes_prior:
+            boxes = tracks.expect(self._expected_px(index, frame.stamp_s), vote=True)
         alive = {box.id for box in boxes}
         for hand_id, hand in self._hands.items():
             if hand.tracks.get(index) in alive:
                 continue
             hand.tracks.pop(index, None)
-            box = self._projected_box(index, hand_id, frame.stamp_s, mono.shape)
-            adopted = None if box is None else tracks.adopt(box)
+            points = self._projected_inside(index, hand_id, frame.stamp_s, mono.shape)
+            adopted = None if points is None else tracks.adopt(points)
             if adopted is not None:
                 hand.tracks[index], boxes = adopted, tracks.boxes()
         missing = len(self._hands) < self.config.track.max_hands
         if index == self._turn and missing and tracks.wants_detection(frame.stamp_s):
             boxes = tracks.associate(self.detector.detect(mono), frame.stamp_s)
-        camera = self.rig.cameras[index].camera
+        camera = self._optical.cameras[index].camera
         keypoints = self.estimator.estimate(mono, boxes, camera) if boxes else []
         tracks.update(keypoints, frame.stamp_s)
         return keypoints
 
-    def _projected_box(self, index: int, hand_id: int, stamp_s: float, shape):
-        """The box of a posed hand in a camera's image, or None when it is hardly in it."""
+    def _expected_px(self, index: int, stamp_s: float) -> dict[int, np.ndarray]:
+        """Where the expected poses have their keypoints (21, 2) in a camera's image, by its tracks; NaN: nowhere."""
+        camera, found = self._optical.cameras[index], {}
+        for hand_id, hand in self._hands.items():
+            pose = self.filter.expected(hand_id, stamp_s) if index in hand.tracks else None
+            if pose is not None:
+                found[hand.tracks[index]] = camera.project(pose.points())
+        return found
+
+    def _projected_inside(self, index: int, hand_id: int, stamp_s: float, shape) -> np.ndarray | None:
+        """Keypoints (21, 2) of a posed hand in a camera's image, or None when it is hardly in it."""
         points = self._project(index, self.filter.pose(hand_id, stamp_s))
         if points is None:
             return None
         inside = (points >= 0).all(axis=1) & (points < (shape[1], shape[0])).all(axis=1)
-        return box_around(points) if inside.mean() >= LEAST_INSIDE else None
+        return points if inside.mean() >= LEAST_INSIDE else None
 
     def _project(self, index: int, pose: HandPose | None) -> np.ndarray | None:
         """Keypoints (21, 2) of a pose in a camera's image; None when not all of them have a place there."""
         if pose is None:
             return None
-        points = self.rig.cameras[index].project(pose.points())
+        points = self._optical.cameras[index].project(pose.points())
         return points if np.isfinite(points).all() else None
 
     def _bind(self, found: Sequence[Sequence[HandKeypoints]], stamp_s: float) -> None:
@@ -178,15 +212,25 @@ class RigTracker:
         return keypoints.presence >= (self.config.track.keep_presence if known else self.config.track.start_presence)
 
     def _view(self, index: int, seen: HandKeypoints, hand_id: int, frame: Frame, stamp_s: float) -> HandView:
-        """A camera's keypoints, led on to the common stamp by the motion that the pose is known to have."""
-        place: RigCamera = self.rig.cameras[index]
-        points = seen.keypoints_px
+        """What a camera sees of a hand, led on to the common stamp."""
+        place: RigCamera = self._optical.cameras[index]
+        view = view_of(seen, place.camera, frame.depth_m)
         if frame.stamp_s != stamp_s:
-            then, now = (self._project(index, self.filter.pose(hand_id, t)) for t in (frame.stamp_s, stamp_s))
-            if then is not None and now is not None:
-                points = points + (now - then)
-        view = view_of(replace(seen, keypoints_px=points), place.camera, frame.depth_m)
+            view = self._led_on(
+                index, view, self.filter.pose(hand_id, frame.stamp_s), self.filter.pose(hand_id, stamp_s)
+            )
         return replace(view, rotation=place.rotation, translation_m=place.translation_m)
+
+    def _led_on(self, index: int, view: HandView, then: HandPose | None, now: HandPose | None) -> HandView:
+        """The view after the motion that the pose is known to have: in the image, and away from the camera."""
+        then_px, now_px = self._project(index, then), self._project(index, now)
+        if then_px is None or now_px is None:
+            return view
+        depth_m = view.depth_m
+        if depth_m is not None:
+            place = self._optical.cameras[index]
+            depth_m = depth_m + (place.from_rig(now.points()) - place.from_rig(then.points()))[:, 2]
+        return replace(view, keypoints_px=view.keypoints_px + (now_px - then_px), depth_m=depth_m)
 
     def _in_first_camera(self, hand_id, seen: dict[int, HandKeypoints], views, stamp_s: float) -> HandKeypoints:
         """What the filter takes: the hand as the rig's first camera has it, or would have it."""
@@ -201,7 +245,7 @@ class RigTracker:
         pose = self.filter.pose(hand_id, stamp_s)
         if pose is None:
             pose = first_pose(views, Side.RIGHT if right > 0.5 else Side.LEFT, self.filter.size.palm_m).pose
-        place = self.rig.cameras[0]
+        place = self._optical.cameras[0]
         points = place.project(pose.points())
         depth = place.from_rig(pose.points())[:, 2]
         return replace(
@@ -224,7 +268,7 @@ class RigTracker:
             fit, hand = self.filter.fit(hand_id), self._hands[hand_id]
             if fit is None or len(own) < 2 or len(fit.errors_px) != len(own):
                 continue
-            cameras = [i for i in hand.tracks if any(self.rig.cameras[i].camera is view.camera for view in own)]
+            cameras = [i for i in hand.tracks if any(self._optical.cameras[i].camera is view.camera for view in own)]
             for index, view, errors in zip(cameras, own, fit.errors_px):
                 share = float(np.nanmean(errors) / palm_length(view.keypoints_px))
                 gaps.setdefault(index, []).append(share)
@@ -247,7 +291,16 @@ class RigTracker:
                 bool(tracks)
                 and not shared.intersection(tracks)
                 and any(
-                    camera != index and self._projected_box(index, hand_id, stamp_s, frame.image.shape) is not None
+                    camera != index and self._projected_inside(index, hand_id, stamp_s, frame.image.shape) is not None
                     for hand_id, camera in alone.items()
                 )
             )
+
+
+def _moved(hand: Hand, first: RigCamera) -> Hand:
+    """A hand in the optical frame of the ``first`` camera, in the rig's frame."""
+    pose = hand.pose and replace(
+        hand.pose, rotation=first.rotation.T @ hand.pose.rotation, position_m=first.to_rig(hand.pose.position_m)
+    )
+    velocities = hand.velocities_3d @ first.rotation
+    return replace(hand, points_3d=first.to_rig(hand.points_3d), velocities_3d=velocities, pose=pose)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -112,13 +113,14 @@ class HandFilter:
             smoothed = _Smoothed(make_filter(self.config, self._longest_gap_s), hand, stamp_s, stamp_s)
             self._hands[hand.id] = smoothed
         palm_px = palm_length_seen(hand.keypoints_px, hand.depth_rel, camera)
-        smoothed.filter.update(_channels(hand, palm_px), stamp_s, palm_px * UNITS)
+        smoothed.filter.take(_channels(hand, palm_px), stamp_s, palm_px * UNITS)
         smoothed.last, smoothed.seen_s = hand, stamp_s
         self._weigh_side(smoothed, hand.right_score, stamp_s, elapsed_s)
 
     def _weigh_side(self, smoothed: _Smoothed, right_score: float, stamp_s: float, elapsed_s: float) -> None:
         """Average the log odds of being a right hand: over the hand's life at first, over ``side_memory_s`` later."""
-        evidence = float(np.log(np.clip(right_score, 0.002, 0.998)) - np.log(np.clip(1 - right_score, 0.002, 0.998)))
+        right_score = min(max(right_score, 0.002), 0.998)
+        evidence = math.log(right_score / (1 - right_score))
         age_s = stamp_s - smoothed.started_s
         share = elapsed_s / (min(age_s, self.config.side_memory_s) + elapsed_s) if age_s > 0 else 1.0
         smoothed.right_log_odds += share * (evidence - smoothed.right_log_odds)
@@ -136,15 +138,19 @@ class HandFilter:
         if pair:
             hands[1].side = Side.LEFT if hands[0].side == Side.RIGHT else Side.RIGHT
         for smoothed, right in zip(hands, odds):
-            smoothed.side_score = float(1 / (1 + np.exp(-right if smoothed.side == Side.RIGHT else right)))
+            smoothed.side_score = 1 / (1 + math.exp(-right if smoothed.side == Side.RIGHT else right))
 
     def pose(self, hand_id: int, stamp_s: float | None) -> HandPose | None:
         """The filtered pose of a hand at ``stamp_s``, the future extrapolated (None: as of its last frame)."""
         return self._poser.pose(hand_id, stamp_s)
 
+    def expected(self, hand_id: int, stamp_s: float) -> HandPose | None:
+        """The fitted pose of a hand led on to ``stamp_s``; None until it has been posed for some frames."""
+        return self._poser.expected(hand_id, stamp_s)
+
     def expected_px(self, camera: Camera, stamp_s: float) -> dict[int, np.ndarray]:
-        """Where the poses have their keypoints (21, 2) in the image of ``camera`` at ``stamp_s``, by id."""
-        poses = {hand_id: self._poser.pose(hand_id, stamp_s) for hand_id in self._hands}
+        """Where the expected poses have their keypoints (21, 2) in the image of ``camera``, by id; NaN: nowhere."""
+        poses = {hand_id: self.expected(hand_id, stamp_s) for hand_id in self._hands}
         return {hand_id: camera.project(pose.points()) for hand_id, pose in poses.items() if pose is not None}
 
     def fit(self, hand_id: int) -> HandFit | None:
@@ -153,10 +159,12 @@ class HandFilter:
 
     def _fit(self, camera: Camera, stamp_s: float, views: Mapping[int, Sequence[HandView]]) -> None:
         """Pose every hand that was seen in this frame."""
-        for hand_id, smoothed in self._hands.items():
-            if smoothed.seen_s == stamp_s:
-                own = views.get(hand_id) or [view_of(smoothed.last, camera)]
-                self._poser.fit(hand_id, smoothed.side, own, stamp_s)
+        seen = {
+            hand_id: (smoothed.side, views.get(hand_id) or [view_of(smoothed.last, camera)])
+            for hand_id, smoothed in self._hands.items()
+            if smoothed.seen_s == stamp_s
+        }
+        self._poser.fit_all(seen, stamp_s)
         self.size = self._poser.size
 
     def _in_space(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None):
@@ -200,7 +208,19 @@ def view_of(seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = No
     return HandView(camera, seen.keypoints_px, seen.keypoint_scores, relative, metric)
 
 
+def depth_views(
+    keypoints: Sequence[HandKeypoints], camera: Camera | None, depth_m: np.ndarray | None
+) -> dict[int, list[HandView]] | None:
+    """What ``camera`` and its depth image (H, W) see of each hand, by id; None when there is no camera or no depth."""
+    if depth_m is None or camera is None:
+        return None
+    return {seen.id: [view_of(seen, camera, depth_m)] for seen in keypoints}
+
+
 def _channels(hand: HandKeypoints, palm_px: float) -> np.ndarray:
     """What is filtered together, in px: (22, 3), x, y and depth of each joint, then the palm length."""
-    joints = np.column_stack([hand.keypoints_px, hand.depth_rel * palm_px])
-    return np.vstack([joints, [palm_px, 0.0, 0.0]])
+    channels = np.zeros((NUM_JOINTS + 1, 3))
+    channels[:-1, :2] = hand.keypoints_px
+    np.multiply(hand.depth_rel, palm_px, out=channels[:-1, 2])
+    channels[-1, 0] = palm_px
+    return channels

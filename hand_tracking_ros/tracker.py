@@ -8,7 +8,7 @@ from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
-from hand_tracking_ros.smoothing import HandFilter, view_of
+from hand_tracking_ros.smoothing import HandFilter, depth_views
 from hand_tracking_ros.tracks import HandTracks
 from hand_tracking_ros.types import Frame, Hand, Source
 
@@ -35,8 +35,9 @@ class HandTracker:
         mono = as_mono(frame.image)
         clock = _StageClock()
         boxes = self.tracks.predict(mono, frame.stamp_s)
-        if frame.camera is not None and any(box.source == Source.PREDICTED for box in boxes):
-            boxes = self.tracks.expect(self.filter.expected_px(frame.camera, frame.stamp_s))
+        vote = self.estimator.takes_prior
+        if frame.camera is not None and (vote or any(box.source == Source.PREDICTED for box in boxes)):
+            boxes = self.tracks.expect(self.filter.expected_px(frame.camera, frame.stamp_s), vote)
         clock.lap("flow")
         if self.tracks.wants_detection(frame.stamp_s):
             boxes = self.tracks.associate(self.detector.detect(mono), frame.stamp_s)
@@ -44,9 +45,7 @@ class HandTracker:
         keypoints = self.estimator.estimate(mono, boxes, frame.camera) if boxes else []
         self.tracks.update(keypoints, frame.stamp_s)
         clock.lap("keypoints")
-        views = None
-        if frame.depth_m is not None and frame.camera is not None:
-            views = {seen.id: [view_of(seen, frame.camera, frame.depth_m)] for seen in keypoints}
+        views = depth_views(keypoints, frame.camera, frame.depth_m)
         hands = self.filter.apply(keypoints, frame.stamp_s, frame.camera, views)
         clock.lap("filter")
         self.timings_s = clock.laps()
@@ -58,6 +57,12 @@ class HandTracker:
         self.detector.config, self.estimator.config = config.detector, config.keypoints
         self.tracks.reconfigure(config.track, config.flow)
         self.filter.reconfigure(config.filter, config.track, config.pose)
+
+    def give_up(self, least_interval_s: float, detector: HandDetector, estimator: KeypointEstimator) -> None:
+        """Go on with fewer detections and these networks, or as before when they are the tracker's own (budget.py)."""
+        self.tracks.least_interval_s = least_interval_s
+        self.detector, self.estimator = detector, estimator
+        self.detector.config, self.estimator.config = self.config.detector, self.config.keypoints
 
     def reset(self) -> None:
         """Forget all hands. Ids go on counting, so an id always means one hand."""

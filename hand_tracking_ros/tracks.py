@@ -12,14 +12,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from hand_tracking_ros.config import FlowConfig, TrackConfig
-from hand_tracking_ros.flow import FlowImage, FlowPropagator
+from hand_tracking_ros.flow import FlowImage, FlowPropagator, moved_onto
 from hand_tracking_ros.geometry import Box, box_around
+from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 
 LEAST_INSIDE = 0.25  # a box with less of its area in the image has left
 SAME_HAND_SHARE = 0.6  # a detection closer to a tracked hand than this share of the box side is that hand
 REVIVE_SHARE = 1.5  # a detection closer than this to where a lost hand was expected is that hand again
 OTHER_SIZE = 1.7  # a detection that differs this much in size from the tracked box knows better
+AGREE_SHARE = 0.5  # of the palm: flow and pose that differ by more at a joint contradict each other
 STAMP_JITTER_S = 0.002  # an interval of three frames means every third frame, though stamps jitter
 
 
@@ -30,15 +32,20 @@ class _Track:
     keypoints_px: np.ndarray | None  # (21, 2) in that frame; None until first seen
     seen_s: float
     seen: bool = False  # in the last frame
+    followed: np.ndarray = field(default_factory=lambda: np.zeros(NUM_JOINTS, bool))  # joints, by flow in this frame
     seen_center_px: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
     velocity_px_s: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of the box centre
 
 
 class HandTracks:
-    """All tracks of one image stream. Per frame: ``predict``, if ``wants_detection`` then ``associate``, ``update``."""
+    """All tracks of one image stream. Per frame: ``predict``, if ``wants_detection`` then ``associate``, ``update``.
+
+    ``least_interval_s``: between detections, where the config says less (budget.py).
+    """
 
     def __init__(self, track: TrackConfig = TrackConfig(), flow: FlowConfig = FlowConfig()):
         self.config = track
+        self.least_interval_s = 0.0
         self._flow = FlowPropagator(flow)
         self._next_id = 1  # never goes back, not even on reset: ids are not reused
         self.reset()
@@ -75,7 +82,7 @@ class HandTracks:
             return False
         just_lost = any(not track.seen and track.seen_s >= self._detected_s for track in self._tracks)
         interval_s = self.config.missing_interval_s if seen and not just_lost else self.config.search_interval_s
-        return not 0 <= stamp_s - self._detected_s < interval_s - STAMP_JITTER_S
+        return not 0 <= stamp_s - self._detected_s < max(interval_s, self.least_interval_s) - STAMP_JITTER_S
 
     def associate(self, detections: Sequence[HandBox], stamp_s: float) -> list[HandBox]:
         """Boxes of this frame after a detection: the predicted ones, lost hands found again, and new hands."""
@@ -100,25 +107,31 @@ class HandTracks:
                 self._tracks.append(_Track(new_id, _with_id(detection, new_id), None, -np.inf))
         return self.boxes()
 
-    def expect(self, expected_px: Mapping[int, np.ndarray]) -> list[HandBox]:
+    def expect(self, expected_px: Mapping[int, np.ndarray], vote: bool = False) -> list[HandBox]:
         """Boxes of this frame, once it is known where fitted poses should have their keypoints (21, 2), by id.
 
-        Optical flow saw the images and is believed first; what it lost follows the pose (MEgATrack, section 3).
+        Optical flow saw the images and is believed first; a hand that it lost follows the pose (MEgATrack, section 3).
+        ``vote``, for networks that are told where to expect keypoints: flow says how the hand has moved, and the pose
+        what shape it has, which counts at a joint that flow lost, or where the two contradict each other.
         """
         for track in self._tracks:
             points = expected_px.get(track.id)
-            lost = track.seen and track.hand_box.source == Source.PREDICTED
-            if lost and points is not None and np.isfinite(points).all():
+            if points is None or not track.seen:
+                continue
+            if track.hand_box.source == Source.PROPAGATED and vote:
+                track.keypoints_px = _voted(track.keypoints_px, points, track.followed)
+            elif track.hand_box.source == Source.PREDICTED and np.isfinite(points).all():
                 track.keypoints_px = points
                 self._move(track, box_around(points), Source.PREDICTED)
         return self.boxes()
 
-    def adopt(self, box: Box) -> int | None:
-        """Look for a hand in ``box``, where somebody else expects one. Its id, or None when there are enough hands."""
+    def adopt(self, expected_px: np.ndarray) -> int | None:
+        """Look for a hand whose keypoints (21, 2) somebody else expects here. Its id, or None when there are enough."""
         if len(self._tracks) >= self.config.max_hands:
             return None
         track_id = self._new_id()
-        self._tracks.append(_Track(track_id, HandBox(box, 1.0, 0.5, track_id, Source.DETECTED), None, -np.inf))
+        box = HandBox(box_around(expected_px), 1.0, 0.5, track_id, Source.DETECTED, expected_px)
+        self._tracks.append(_Track(track_id, box, None, -np.inf))
         return track_id
 
     def drop(self, track_id: int) -> None:
@@ -176,6 +189,7 @@ class HandTracks:
             motions = []
         elapsed_s = stamp_s - self._stamp_s
         for track, motion in zip(followed, motions):
+            track.followed = motion.followed
             if motion.enough:
                 track.keypoints_px = motion.keypoints_px
                 self._move(track, motion.box, Source.PROPAGATED)
@@ -191,6 +205,17 @@ class HandTracks:
     def _move(track: _Track, box: Box, source: Source) -> None:
         old = track.hand_box
         track.hand_box = HandBox(box, old.score, old.right_score, old.id, source)
+
+
+def _voted(flow_px: np.ndarray, pose_px: np.ndarray, followed: np.ndarray) -> np.ndarray:
+    """Keypoints (21, 2): flow's where it ``followed`` them and the pose, moved onto flow, agrees; else the pose's."""
+    agree = followed
+    for _ in range(2):  # a joint that contradicts the others takes no part in the second move
+        shaped = moved_onto(pose_px, flow_px, agree)
+        gaps_px = np.linalg.norm(shaped - flow_px, axis=1)
+        agree = followed & (gaps_px <= AGREE_SHARE * palm_length(flow_px))
+    keep = agree | ~np.isfinite(gaps_px)  # of a joint that the lens has no place for the pose says nothing
+    return np.where(keep[:, None], flow_px, shaped)
 
 
 def _with_id(detection: HandBox, track_id: int) -> HandBox:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tiny_models import DETNET_TENSORS, FACTS, KEYNET_TENSORS, save_model
+from tiny_models import DETNET_TENSORS, FACTS, KEYNET_F_TENSORS, KEYNET_TENSORS, save_model
 
 from hand_tracking_ros.manifest import write_manifest
 
@@ -107,8 +107,11 @@ def draw(*centers: tuple[float, float], size: tuple[int, int] = (640, 480)) -> n
     return image
 
 
-def write_models(folder: Path) -> dict[str, str]:
-    """Write both models; return the parameters that choose them: {'detector.model': path, 'keypoints.model': path}."""
+def write_models(folder: Path, prior: bool = False) -> dict[str, str]:
+    """Write both models; return the parameters that choose them: {'detector.model': path, 'keypoints.model': path}.
+
+    ``prior``: KeyNet is a KeyNet-F, which takes what it is told to expect and answers the same.
+    """
     rows, columns = np.mgrid[0:30, 0:40].astype(np.float32)
     side = np.full_like(rows, SIDE_PX / 2)  # of the 320x240 network input
     grid = np.stack([8 * columns + 4, 8 * rows + 4, side, np.ones_like(rows), 0 * rows, 0 * rows + 0.9])[None]
@@ -119,10 +122,12 @@ def write_models(folder: Path) -> dict[str, str]:
 
     pixels = np.stack(np.meshgrid(np.arange(96) + 0.5, np.arange(96) + 0.5), axis=-1).reshape(1, 96 * 96, 2)
     weights = {"grid": pixels, "template": (64 * template())[None], "joints": np.ones((1, 21))}
-    save_model(KEYNET_TEXT, weights, folder / "blob_keynet.onnx")
-    names = {"name": "blob_keynet", "task": "keypoints", "file": "blob_keynet.onnx", "max_batch": 4}
-    write_manifest(folder / "blob_keynet.yaml", **names, **KEYNET_TENSORS, **FACTS)
+    name, tensors = ("blob_keynet_f", KEYNET_F_TENSORS) if prior else ("blob_keynet", KEYNET_TENSORS)
+    told = ", float[N, 21, 2] prior, float[N, 21] prior_scores" if prior else ""
+    save_model(KEYNET_TEXT.replace("] crop)", f"] crop{told})"), weights, folder / f"{name}.onnx")
+    names = {"name": name, "task": "keypoints", "file": f"{name}.onnx", "max_batch": 4}
+    write_manifest(folder / f"{name}.yaml", **names, **tensors, **FACTS)
     return {
         "detector.model": str(folder / "blob_detnet.yaml"),
-        "keypoints.model": str(folder / "blob_keynet.yaml"),
+        "keypoints.model": str(folder / f"{name}.yaml"),
     }

@@ -27,6 +27,14 @@ def _use_installed_package() -> None:
 _use_installed_package()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _empty_cache(tmp_path_factory):
+    """A profile of 'hand-tracking tune' on this machine decides no test, here and in child processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def ros_context():
     """One ROS context for all tests of nodes; see ros_graph.py."""

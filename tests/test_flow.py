@@ -12,7 +12,7 @@ import pytest
 from hand_tracking_ros import geometry
 from hand_tracking_ros.config import FlowConfig
 from hand_tracking_ros.errors import ImageError
-from hand_tracking_ros.flow import FlowPropagator
+from hand_tracking_ros.flow import FlowPropagator, moved_onto
 from hand_tracking_ros.geometry import Box, box_around
 
 WIDTH, HEIGHT = 640, 480
@@ -155,7 +155,7 @@ def test_flat_region_is_not_enough_and_moves_nothing(scene):
     hidden[max(y0, 0) : y1, max(x0, 0) : x1] = 128
     for before, now in ((scene, hidden), (hidden, hidden)):
         motion = propagate(before, now, points)
-        assert not motion.enough and motion.points < FULL.min_points
+        assert not motion.enough and motion.points < FULL.min_points and not motion.followed.any()
         assert motion.box == box_around(points)
         np.testing.assert_array_equal(motion.keypoints_px, points)
 
@@ -172,6 +172,7 @@ def test_points_that_leave_the_image_are_dropped_but_extrapolated(scene):
     assert motion.enough and motion.points < 29
     np.testing.assert_allclose(motion.keypoints_px, np.add(points, [40, 0]), atol=1.0)
     assert motion.keypoints_px[:, 0].max() > WIDTH
+    np.testing.assert_array_equal(motion.followed, points[:, 0] + 40 < WIDTH)
 
 
 def test_hand_outside_the_image_is_not_enough(scene):
@@ -187,6 +188,7 @@ def test_missing_keypoints_are_not_tracked_but_predicted(scene):
     now = moved(scene, similarity((9.0, 4.0)))
     motion = flow.propagate(flow.prepare(scene), flow.prepare(now), points, box)
     assert motion.enough and motion.points == 29 - 3  # no midpoint depends on these three
+    assert np.flatnonzero(~motion.followed).tolist() == [3, 8, 12]
     np.testing.assert_allclose(np.subtract(motion.box.center_px, box.center_px), [9, 4], atol=0.1)
 
 
@@ -278,3 +280,23 @@ def test_there_and_back_through_a_real_video():
         points, box = motion.keypoints_px, motion.box
     np.testing.assert_allclose(box.center_px, start.center_px, atol=1.5)
     np.testing.assert_allclose(box.size_px, start.size_px, rtol=0.03)
+
+
+def test_another_opinion_is_moved_onto_what_flow_found():
+    rng = np.random.default_rng(3)
+    flow = rng.uniform(100, 200, (21, 2))
+    turn = 1.3 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
+    other = flow @ turn.T + [40.0, -30.0]
+    other[6] = np.nan
+    followed = np.ones(21, bool)
+    followed[[2, 9]] = False
+    wrong = flow.copy()
+    wrong[[2, 9]] += 50.0  # where flow lost joints it has nothing to say
+    moved = moved_onto(other, wrong, followed)
+    np.testing.assert_allclose(np.delete(moved, 6, axis=0), np.delete(flow, 6, axis=0), atol=1e-9)
+    assert np.isnan(moved[6]).all()
+    few = np.arange(21) < 3  # too few to tell a turn: all count
+    np.testing.assert_allclose(
+        np.delete(moved_onto(other, flow, few), 6, axis=0), np.delete(flow, 6, axis=0), atol=1e-9
+    )
+    assert np.isnan(moved_onto(np.full((21, 2), np.nan), flow, followed)).all()

@@ -1,4 +1,4 @@
-"""hand_tracker_node with depth images: metres that are measured; whatever is wrong with them, tracking goes on."""
+"""Depth images in the nodes: metres that are measured; whatever is wrong with them, tracking goes on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from blob_models import draw
+from blob_models import draw, hand_at
 from ros_graph import diagnostics, write_blob_models
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from hand_tracking_ros.msg import HandArray
-from hand_tracking_ros.nodes.base import image_qos
-from hand_tracking_ros.nodes.conversions import image_to_message, stamp_ns, time_from_ns
+from hand_tracking_ros.cameras import Camera
+from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.msg import HandArray, HandKeypointsArray
+from hand_tracking_ros.nodes.base import image_qos, result_qos
+from hand_tracking_ros.nodes.conversions import image_to_message, keypoints_to_message, stamp_ns, time_from_ns
 from hand_tracking_ros.nodes.hand_messages import hands_from_message
+from hand_tracking_ros.rig import Rig, RigCamera, save_rig
+from hand_tracking_ros.types import HandKeypoints, Source
 
 MS = 1_000_000
 K = [500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0]
@@ -28,11 +32,11 @@ def models(tmp_path_factory):
     return {name.replace(".", "__"): value for name, value in values.items()}
 
 
-def depth_message(header: Header, encoding: str, size=(640, 480)) -> Image:
+def depth_message(header: Header, encoding: str, size=(640, 480), hand_m: float = HAND_M) -> Image:
     """A wall at 1.5 m, and a hand before it."""
     width, height = size
     metres = np.full((height, width), 1.5, np.float32)
-    metres[150:330, 220:420] = HAND_M
+    metres[150:330, 220:420] = hand_m
     pixels = metres if encoding == "32FC1" else (metres * 1000).astype(np.uint16)
     message = Image(header=header, height=height, width=width, encoding=encoding, step=pixels.nbytes // height)
     message.data = pixels.tobytes()
@@ -128,3 +132,126 @@ def test_depth_images_of_other_times_are_not_used_and_the_report_says_so(ros, mo
     ros.spin(0.02)
     report = bench.report()
     assert report["depth_used"] == "0" and "none with a stamp within depth.sync_s" in report["message"]
+
+
+# The stage graph
+
+
+def test_filter_node_measures_with_the_depth_image_of_the_keypoints_stamp(ros):
+    """Keypoints come when newer depth images are there already: each takes the one of its own time."""
+    namespace = "/depth_stage"
+    node = ros.node("filter_node", namespace, depth__enabled=True, depth__wait_s=1.0, depth__silent_s=60.0)
+    assert node.bring_up()
+    answers = ros.listen(HandArray, f"{namespace}/hands")
+    keypoints = ros.publisher(HandKeypointsArray, f"{namespace}/keypoints", result_qos())
+    depths = ros.publisher(Image, f"{namespace}/depth/image_rect_raw", image_qos(20))
+    infos = ros.publisher(CameraInfo, f"{namespace}/camera_info")
+    infos.publish(CameraInfo(header=Header(frame_id="eye"), width=640, height=480, k=K))
+    ros.until(lambda: diagnostics(node).get("camera") == "calibrated", "the camera")
+    points, ones = hand_at(320, 240), np.ones(21)
+    seen = HandKeypoints(7, box_around(points), Source.PROPAGATED, points, ones, 0 * ones, 1.0, 0.95)
+
+    def header(count: int) -> Header:
+        return Header(stamp=time_from_ns(count * 33 * MS), frame_id="eye")
+
+    for count in range(1, 13):  # twelve depth images, and only then the keypoints of the first
+        depths.publish(depth_message(header(count), "16UC1", hand_m=HAND_M if count <= 11 else 1.0))
+        ros.spin(0.02)
+    for count in range(1, 12):
+        before = len(answers)
+        keypoints.publish(keypoints_to_message([seen], header(count), width=640, height=480))
+        ros.until(lambda: len(answers) > before, "an answer")  # noqa: B023
+    (hand,) = hands_from_message(answers[-1])
+    assert hand.id == 7 and hand.points_3d[9, 2] == pytest.approx(HAND_M, abs=0.03)  # not 0.41 m, and not 1 m
+    report = diagnostics(node)
+    assert report["depth_used"] == "11" and report["depth_missing"] == report["depth_errors"] == "0"
+    keypoints.publish(keypoints_to_message([], header(13), width=424, height=240))
+    depths.publish(depth_message(header(13), "16UC1"))
+    ros.until(lambda: diagnostics(node)["depth_errors"] == "1", "a depth image of another size to be counted")
+    node.observe()
+    assert "depth images are 640x480, but image_raw is 424x240" in diagnostics(node)["message"]
+
+
+# A rig
+
+
+def rig_file(folder, *names: str) -> str:
+    lens = Camera(500.0, 500.0, 320.0, 240.0)
+    places = [np.array([-0.1 * i, 0.0, 0.0]) for i in range(len(names))]
+    cameras = (RigCamera(name, 640, 480, lens, translation_m=place) for name, place in zip(names, places))
+    save_rig(folder / "rig.yaml", Rig(tuple(cameras)))
+    return str(folder / "rig.yaml")
+
+
+def rig_node(ros, models, folder, namespace: str, names=("cam0", "cam1"), **parameters):
+    file = rig_file(folder, *names)
+    return ros.node("rig_tracker_node", namespace, **{**models, "rig__file": file, "rig__wait_s": 1.0, **parameters})
+
+
+@pytest.mark.parametrize("depth", ["", "cam0"])
+def test_a_camera_of_a_rig_measures_with_its_depth_image(ros, models, tmp_path, depth):
+    """The only camera that works has depth: the distance is measured, though no other camera sees the hand."""
+    namespace = f"/depth_rig_{depth or 'all'}"
+    names = ("cam0", "cam1") if depth else ("cam0",)
+    values = {"depth__enabled": True, "depth__wait_s": 1.0, "rig__depth": depth, "rig__silent_s": 0.05}
+    node = rig_node(ros, models, tmp_path, namespace, names, **values)
+    assert node.bring_up()
+    answers = ros.listen(HandArray, f"{namespace}/hands")
+    images = ros.publisher(Image, f"{namespace}/cam0/image_raw")
+    depths = ros.publisher(Image, f"{namespace}/cam0/depth/image_rect_raw", image_qos(4))
+    for count in range(1, 17):
+        header, before = Header(stamp=time_from_ns(count * 33 * MS), frame_id="cam0"), len(answers)
+        parts = [(images, image_to_message(draw((320, 240)), header)), (depths, depth_message(header, "32FC1"))]
+        for publisher, message in parts if count % 2 else parts[::-1]:
+            publisher.publish(message)
+            ros.spin(0.02)
+        ros.until(lambda: len(answers) > before, "an answer")  # noqa: B023
+    (hand,) = hands_from_message(answers[-1])
+    assert hand.points_3d[9, 2] == pytest.approx(HAND_M, abs=0.03)
+    node.observe()
+    report = diagnostics(node)
+    assert report["cam0 depth_used"] == "16" and report["cam0 depth_missing"] == report["cam0 depth_errors"] == "0"
+    assert "cam1 depth_used" not in report and "depth" not in report["message"]
+
+
+def test_a_rig_without_the_depth_that_it_was_promised_goes_on_and_names_the_camera(ros, models, tmp_path):
+    node = rig_node(ros, models, tmp_path, "/depth_rig_none", depth__enabled=True, depth__silent_s=0.05)
+    assert node.bring_up()
+    answers = ros.listen(HandArray, "/depth_rig_none/hands")
+    images = [ros.publisher(Image, f"/depth_rig_none/cam{i}/image_raw") for i in (0, 1)]
+    for count in range(1, 9):
+        before = len(answers)
+        for i, publisher in enumerate(images):
+            header = Header(stamp=time_from_ns(count * 33 * MS), frame_id=f"cam{i}")
+            publisher.publish(image_to_message(draw((330 - 100 * i, 240)), header))
+        ros.until(lambda: len(answers) > before, "an answer")  # noqa: B023
+    assert len(answers[-1].hands) == 1
+    node.observe()
+    report = diagnostics(node)
+    assert "cam0 depth: no depth image on /depth_rig_none/cam0/depth/image_rect_raw" in report["message"]
+    assert "cam1 depth: no depth image" in report["message"]
+    assert report["cam0 depth_missing"] == report["cam1 depth_missing"] == "8"
+
+
+WRONG = {
+    "cam2": (True, "rig.depth names 'cam2', but the cameras of the rig are cam0, cam1"),
+    "cam0": (False, "rig.depth names cameras, but depth.enabled is false"),
+}
+
+
+@pytest.mark.parametrize("depth", WRONG)
+def test_depth_cameras_that_cannot_be_fail_to_configure(ros, models, tmp_path, depth, capfd):
+    enabled, says = WRONG[depth]
+    node = rig_node(ros, models, tmp_path, "/depth_wrong", rig__depth=depth, depth__enabled=enabled)
+    assert not node.bring_up()
+    assert says in capfd.readouterr().err and says in diagnostics(node)["message"]
+
+
+def test_a_rig_with_depth_can_be_configured_again_and_leaves_no_timers(ros, models, tmp_path):
+    node = rig_node(ros, models, tmp_path, "/depth_again", depth__enabled=True)
+    before = len(list(node.timers))
+    for _ in range(2):
+        assert node.bring_up() and len(list(node.timers)) == before + 2
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        assert len(list(node.timers)) == before

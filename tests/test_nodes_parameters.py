@@ -15,6 +15,8 @@ from ros_graph import write_blob_models
 from hand_tracking_ros.config import flat_fields
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.nodes.settings import NODE_CONFIGS
+from hand_tracking_ros.paths import profile_file
+from hand_tracking_ros.profiles import TUNED, profile_of, save_profile
 
 
 @pytest.mark.parametrize("name", sorted(NODE_CONFIGS))
@@ -106,3 +108,30 @@ def test_read_raises_what_is_wrong(ros):
     node = ros.node("filter_node", "/read", filter__kind="median")
     with pytest.raises(ConfigError, match=r"filter\.kind"):
         node._declared.read()
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    """A profile of 'hand-tracking tune' for this machine, where nodes look for it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    chosen = ["onnxruntime", "fp32", 2, "detnet", "keynet"]
+    save_profile(profile_file(), profile_of(dict(zip(TUNED, chosen, strict=True)), {}))
+    return profile_file()
+
+
+def test_a_node_takes_the_profile_of_the_machine_where_nothing_is_set(ros, profile, capfd):
+    node = ros.node("hand_tracker_node", "/tuned", inference__precision="int8")
+    assert f"from profile {profile}: inference.threads 2" in capfd.readouterr().err
+    values = [node.get_parameter(name).value for name in TUNED]
+    assert values == ["auto", "int8", 2, "detnet", "keynet"]  # the backend was not measured in int8
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node._tracker.detector.backend.precision == "int8" and node.config.inference.threads == 2
+
+    plain = ros.node("detector_node", "/plain", inference__profile="none")
+    assert plain.get_parameter("inference.threads").value == 1 and "profile" not in capfd.readouterr().err
+
+
+def test_a_profile_that_is_asked_for_and_missing_fails_the_configure_transition(ros, tmp_path):
+    node = ros.node("keypoint_node", "/missing", inference__profile=str(tmp_path / "gone.yaml"))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "cannot read profile" in node.statistics.problems["configure"]

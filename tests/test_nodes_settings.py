@@ -15,6 +15,7 @@ from hand_tracking_ros.config import TrackerConfig, flat_fields, to_flat
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.nodes import graph, settings
 from hand_tracking_ros.paths import config_directory
+from hand_tracking_ros.profiles import TUNED
 from hand_tracking_ros.rig import Rig, RigCamera, save_rig
 
 NODES = Path(hand_tracking_ros.__file__).parent / "nodes"
@@ -31,6 +32,10 @@ def flatten(values, prefix=""):
 def test_yaml_file_states_every_default_and_nothing_else():
     text = (config_directory() / "hand_tracking.yaml").read_text()
     assert text == settings.default_yaml(), "write it anew, its head says how"
+    open_ones = set(settings.known_names()) - set(dict(flatten(yaml.safe_load(text)["/**"]["ros__parameters"])))
+    assert open_ones == set(TUNED), "stated there, it would win over the machine's profile"
+    for leaf in ("backend", "precision", "threads", "model"):
+        text = text.replace(f"      # {leaf}: ", f"      {leaf}: ")
     stated = dict(flatten(yaml.safe_load(text)["/**"]["ros__parameters"]))
     assert set(stated) == settings.known_names()
     for config in settings.NODE_CONFIGS.values():
@@ -51,7 +56,7 @@ def test_stage_nodes_share_the_names_and_defaults_of_the_tracker_node():
             if name != "stage.timeout_s":
                 assert tracker[name].default == field.default, (node, name)
     stages = {name for node in graph.STAGES_GRAPH[1:] for name, _ in flat_fields(settings.NODE_CONFIGS[node])}
-    extras = {name for name in tracker if name.startswith(("depth.", "hand_size."))}  # not in the stage graph
+    extras = {name for name in tracker if name.startswith(("budget.", "hand_size."))}  # not in the stage graph
     assert set(tracker) - extras <= stages, "a parameter of the tracker that no stage knows"
 
 

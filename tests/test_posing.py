@@ -70,6 +70,20 @@ def test_a_moving_hand_is_followed(speed, spin):
         assert velocity[:, 0].mean() == pytest.approx(speed, rel=0.25)
 
 
+def test_a_fit_is_led_on_once_the_hand_has_been_followed_for_a_while():
+    rng = np.random.default_rng(1)
+    follow = poser(lead=1.0)
+    for frame in range(20):
+        assert follow.expected(1, frame / FPS) is None if frame <= 3 else follow.expected(1, frame / FPS) is not None
+        follow.fit(1, Side.RIGHT, [seen(pose_at(frame / FPS, speed=1.2), rng)], frame / FPS)
+    gap_m, lag_m = (
+        np.linalg.norm(pose.points() - pose_at(20 / FPS, speed=1.2).points(), axis=1).mean()
+        for pose in (follow.expected(1, 20 / FPS), follow.raw(1).pose)
+    )
+    assert gap_m < 0.015 and lag_m > 0.03  # 40 mm further on
+    assert follow.expected(2, 20 / FPS) is None
+
+
 def test_turns_are_filtered_through_more_than_a_full_turn():
     """Rotation vectors jump at half a turn; the filter must not."""
     turning = PoseFilter(FilterConfig(), 0.5)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.cli import main
 from hand_tracking_ros.config import TrackConfig, TrackerConfig
+from hand_tracking_ros.fitting import HandView
 from hand_tracking_ros.hand_size import load_hand_size
-from hand_tracking_ros.rig import Rig, rig_from_text, save_rig
+from hand_tracking_ros.kinematics import NUM_ANGLES, HandPose
+from hand_tracking_ros.rig import Rig, RigCamera, rig_from_text, save_rig
 from hand_tracking_ros.rig_tracker import RigTracker
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.types import Frame, Scale
@@ -91,6 +95,62 @@ def test_images_that_are_not_synchronised_are_led_on_to_one_time(clip):
     late = [[first, images[max(k - 1, 0)][1]] for k, (first, _) in enumerate(images)]
     found, tracker = run(rig, late, late_s=1 / 30)
     assert all(hands and hands[0].id == 1 for hands in found[15:]) and (tracker.disagreement < 0.35).all()
+
+
+def test_hands_come_out_in_the_frame_of_the_rig_whichever_that_is(clip):
+    """A frame like a robot's base, x forward and z up, where the hand is below the origin: the same hands, moved."""
+    rig, images = clip
+    rotation, origin_m = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), np.array([0.2, -0.3, 1.5])
+    base = Rig(
+        tuple(
+            replace(c, rotation=c.rotation @ rotation, translation_m=c.translation_m - c.rotation @ rotation @ origin_m)
+            for c in rig.cameras
+        )
+    )
+    optical, tracker = run(rig, images[:25])
+    moved, in_base = run(base, images[:25])
+    assert len(moved[-1]) == len(optical[-1]) == 1
+    for hand, same in zip(optical[-1], moved[-1]):
+        np.testing.assert_allclose(same.points_3d, hand.points_3d @ rotation + origin_m, atol=1e-6)
+        np.testing.assert_allclose(same.velocities_3d, hand.velocities_3d @ rotation, atol=1e-4)
+        np.testing.assert_allclose(same.pose.points(), same.points_3d, atol=1e-9)
+        np.testing.assert_allclose(same.keypoints_px, hand.keypoints_px, atol=1e-6)
+    np.testing.assert_allclose(in_base.disagreement, tracker.disagreement, atol=1e-6)
+
+
+def test_cameras_can_be_placed_later_and_moved_and_hands_live_on(clip):
+    rig, images = clip
+    tracker = RigTracker(None, TrackerConfig(track=TrackConfig(max_hands=1)))
+    with pytest.raises(ValueError, match="place them first"):
+        tracker.step([Frame(images[0][0], 0.0), None])
+    frames = [[Frame(image, k / 30) for image in pair] for k, pair in enumerate(images[:25])]
+    tracker.place(rig)
+    for pair in frames[:20]:
+        before = tracker.step(pair)
+    shift = np.array([0.0, 0.0, 1.0])
+    tracker.place(Rig(tuple(replace(c, translation_m=c.translation_m - c.rotation @ shift) for c in rig.cameras)))
+    after = tracker.step(frames[20])
+    assert [hand.id for hand in after] == [hand.id for hand in before] == [1]
+    np.testing.assert_allclose(after[0].points_3d - shift, before[0].points_3d, atol=0.03)
+    other = replace(rig.cameras[0], camera=replace(rig.cameras[0].camera, fx=1000.0))
+    tracker.place(Rig((other, rig.cameras[1])))  # another lens: nothing that is known fits any more
+    assert np.isnan(tracker.disagreement).all() and tracker.filter.pose(1, None) is None
+
+
+def test_what_an_earlier_image_showed_is_led_on_in_the_image_and_in_depth():
+    """The second camera looks along the rig's x axis: what moves by 5 cm along x moves away from it by as much."""
+    lens, turned = Camera(500.0, 500.0, 320.0, 240.0), np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])
+    side = RigCamera("side", 640, 480, lens, turned, np.array([0.5, 0.0, 0.5]))  # 0.5 m to the left of the hand
+    tracker = RigTracker(Rig((RigCamera("front", 640, 480, lens), side)))
+    then = HandPose(Side.RIGHT, np.eye(3), np.array([0.0, 0.0, 0.5]), np.zeros(NUM_ANGLES), 0.088)
+    now = replace(then, position_m=np.array([0.05, 0.0, 0.5]))
+    depth_m, unknown = side.from_rig(then.points())[:, 2], np.full(21, np.nan)
+    seen = HandView(lens, side.project(then.points()) + 3.0, np.ones(21), unknown, np.append(depth_m[:20], np.nan))
+    led = tracker._led_on(1, seen, then, now)
+    np.testing.assert_allclose(led.keypoints_px, side.project(now.points()) + 3.0)
+    np.testing.assert_allclose(led.depth_m[:20], depth_m[:20] + 0.05)
+    assert np.isnan(led.depth_m[20])
+    assert tracker._led_on(1, seen, None, now) is seen  # nothing is known of its motion
 
 
 def test_swapped_cameras_are_noticed(clip):

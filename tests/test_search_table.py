@@ -44,21 +44,21 @@ def test_places_have_the_shapes_that_networks_give_their_blocks():
     odd = places("detnet", DetNetConfig(block="mobilenet_v1", depth=0.5))  # 15 rows become 8
     assert odd[2:] == [Place(64, 96, 2, 15, 20), Place(96, 96, 1, 8, 10), Place(48, 48, 1, 15, 20),
                        Place(48, 32, 1, 30, 40)]  # fmt: skip
-    assert len(places("keynet", KeyNetConfig(deeper=2))) == 12
+    assert len(places("keynet", KeyNetConfig(depth=0.5))) == 8
     assert Place(16, 16, 1, 8, 8).takes("fbnet_skip") and not Place(16, 16, 2, 8, 8).takes("fbnet_skip")
     assert Place(16, 16, 1, 8, 8).takes("residual:8") and not Place(16, 24, 1, 8, 8).takes("residual:8")
 
 
 def test_names_are_written_down_and_read_back():
     config = KeyNetConfig(width=0.5)
-    assert names(config) == ["residual"] * 8 + ["conv"] * 2
-    chosen = ["conv"] * 7 + ["xception", "mnasnet", "squeezenet"]
+    assert names(config) == ["residual"] * 11 + ["conv"] * 2
+    chosen = ["conv"] * 10 + ["xception", "mnasnet", "squeezenet"]
     assert names(with_names(config, chosen)) == chosen and with_names(config, chosen).width == 0.5
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("task", "config", "kept", "between"), [
-    ("keynet", TINY, ["crop", "block_1", "block_4", "block_7", "block_8", "block_9"], 3),
+    ("keynet", TINY, ["crop", "block_1", "block_4", "block_10", "block_11", "block_12"], 3),
     ("keynet", dataclasses.replace(TINY, temporal=True), ["crop", "prior", "prior_scores", "block_1"], 4),
     ("detnet", DetNetConfig(width=0.25, resolution=0.3), ["image", "block_1", "block_3", "block_6", "block_7"], 3),
 ])  # fmt: skip
@@ -133,9 +133,9 @@ def made_up_table(**changes) -> Table:
 
 
 def test_predictions_are_sums_on_a_line():
-    config = with_names(TINY, ["conv"] * 4 + ["mobilenet_v1"] * 6)
-    assert made_up_table().predict_ms(config) == pytest.approx(10 + 4 + 12)
-    assert made_up_table(line=(0.5, 3.0)).predict_ms(config) == pytest.approx(0.5 * 26 + 3)
+    config = with_names(TINY, ["conv"] * 7 + ["mobilenet_v1"] * 6)
+    assert made_up_table().predict_ms(config) == pytest.approx(10 + 7 + 12)
+    assert made_up_table(line=(0.5, 3.0)).predict_ms(config) == pytest.approx(0.5 * 29 + 3)
     assert not made_up_table().covers(TINY)
     with pytest.raises(ConfigError, match="table has no 'residual' of 8 to 8, stride 2"):
         made_up_table().predict_ms(TINY)
@@ -178,4 +178,4 @@ def test_every_field_of_a_configuration_is_either_in_the_blocks_or_in_the_rest()
     for task, kind in CONFIGS.items():
         assert rest_key(kind()) == "default"
         assert rest_key(kind(width=0.5, depth=2.0, block="conv")) == "width=0.5", task
-    assert rest_key(KeyNetConfig(deeper=2, stem=8)) == "stem=8"
+    assert rest_key(KeyNetConfig(depth=2.0, stem=8)) == "stem=8"

@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 
 
 def small_keynet() -> KeyNet:
-    """Inner channels 16, 32, 32, 64, 64."""
+    """Inner channels 16, 32, 32, and 64 five times."""
     torch.manual_seed(0)
     return settled(KeyNet(KeyNetConfig(width=0.5, resolution=0.5)), 1, 48, 48)
 
@@ -33,11 +33,11 @@ def small_keynet() -> KeyNet:
 def test_the_penalty_is_the_sum_over_the_inner_norms():
     network = small_keynet()
     norms = inner_norms(network)
-    assert [norm.num_features for norm in norms] == [16, 32, 32, 64, 64]
+    assert [norm.num_features for norm in norms] == [16, 32, 32, *[64] * 5]
     with torch.no_grad():
         for norm in norms:
             norm.weight.fill_(-0.5)
-    assert float(penalty(network).detach()) == pytest.approx(0.5 * 208)
+    assert float(penalty(network).detach()) == pytest.approx(0.5 * 400)
     with pytest.raises(ConfigError, match="slim needs residual blocks"):
         penalty(KeyNet(KeyNetConfig(block="mobilenet_v1", width=0.25)))
 
@@ -50,13 +50,13 @@ def test_one_threshold_for_all_blocks_and_multiples_of_8():
             norm.weight.fill_(1.0)
         inner_norms(network)[1].weight[weak] = -0.01
         inner_norms(network)[4].weight[:3] = 0.02  # 61 stay: the nearest multiple of 8 is 64
-    kept = kept_channels(network, 19 / 208)
-    assert [len(indices) for indices in kept] == [16, 16, 32, 64, 64]
+    kept = kept_channels(network, 19 / 400)
+    assert [len(indices) for indices in kept] == [16, 16, 32, *[64] * 5]
     assert kept[1].tolist() == list(range(1, 32, 2))
-    assert [len(indices) for indices in kept_channels(network, 0.0)] == [16, 32, 32, 64, 64]
+    assert [len(indices) for indices in kept_channels(network, 0.0)] == [16, 32, 32, *[64] * 5]
     with torch.no_grad():
         inner_norms(network)[0].weight.fill_(1e-4)
-    assert [len(indices) for indices in kept_channels(network, 16 / 208)] == [8, 32, 32, 64, 64]  # never none at all
+    assert [len(indices) for indices in kept_channels(network, 16 / 400)] == [8, 32, 32, *[64] * 5]  # never none at all
     for share in (-0.1, 1.0):
         with pytest.raises(ConfigError, match="share of channels"):
             kept_channels(network, share)
@@ -70,8 +70,8 @@ def test_dead_channels_are_not_missed_and_cost_is_saved():
     with torch.no_grad():
         norm = inner_norms(network)[3]
         norm.weight[dead], norm.bias[dead] = 0.0, 0.0
-    slim = pruned(network, 48 / 208)
-    assert slim.config.block == "residual,residual,residual,residual,residual,residual,residual:16,residual"
+    slim = pruned(network, 48 / 400)
+    assert slim.config.block == ",".join(["residual"] * 6 + ["residual:16"] + ["residual"] * 4)
     assert slim.config.neck == "conv,conv"
     x = torch.randn(2, 1, 48, 48)
     with torch.no_grad():

@@ -97,6 +97,20 @@ def test_detector_budget(config, hands, frames, most):
     assert ran >= most - 2  # the budget is also used
 
 
+@pytest.mark.parametrize(("least_s", "most"), [(0.0, 60), (0.1, 20), (0.5, 4)])
+def test_detections_may_be_held_apart_whatever_the_config_says(least_s, most):
+    tracks = HandTracks(TrackConfig(search_interval_s=0.0))
+    tracks.least_interval_s = least_s
+    calls = 0
+    for frame in range(60):
+        tracks.predict(view(), frame / 30)
+        if tracks.wants_detection(frame / 30):
+            calls += 1
+            tracks.associate([], frame / 30)
+        tracks.update([], frame / 30)
+    assert calls == most
+
+
 def test_a_new_detection_that_keynet_denies_never_becomes_a_track():
     tracks = HandTracks(TrackConfig(start_presence=0.6))
     see(tracks, 0.0, detection(300, 240), presence=0.5)
@@ -222,8 +236,9 @@ def test_a_box_that_flow_lost_follows_the_pose():
     other = rng.integers(0, 255, (240, 320)).astype(np.uint8)  # nothing of the scene is left: flow has no chance
     points = np.column_stack([np.linspace(75, 125, 21), np.linspace(75, 125, 21)[::-1]])
     tracks.predict(scene, 0.0)
-    tracks.adopt(Box((100.0, 100.0), (60.0, 60.0)))
+    tracks.adopt(points)
     (hand_box,) = tracks.boxes()
+    np.testing.assert_array_equal(hand_box.expected_px, points)
     nothing = np.zeros(21)
     seen = HandKeypoints(hand_box.id, hand_box.box, Source.DETECTED, points, nothing + 1, nothing, 1.0, 0.5)
     tracks.update([seen], 0.0)
@@ -240,3 +255,30 @@ def test_a_box_that_flow_lost_follows_the_pose():
     assert tracks.expect({hand_box.id: np.full((21, 2), np.nan)})[0].box == moved.box
     tracks.drop(hand_box.id)
     assert tracks.boxes() == []
+
+
+def test_flow_and_pose_vote_on_where_each_joint_is_expected():
+    """Flow saw how the hand moved, the pose knows its shape: that counts where a joint is lost, or contradicts it."""
+    tracks = HandTracks(TrackConfig(max_hands=1))
+    hand = keypoints(see(tracks, 0.0, detection(300, 240))[0]).keypoints_px
+    moved = hand + [17, -9]
+    image = view((17, -9))
+    x, y = moved[0].astype(int)
+    around = slice(y - 20, y + 20), slice(x - 20, x + 20)
+    image[around] = view(seed=1)[around]  # something has come before the wrist
+    (carried,) = tracks.predict(image, 0.033)
+    pose = 1.2 * moved + [44.0, 33.0]  # elsewhere, but of the right shape, save for the index fingertip
+    pose[8] += [90.0, 0.0]
+    pose[4] = np.nan
+    (silent,) = tracks.expect({carried.id: pose})
+    np.testing.assert_array_equal(silent.expected_px, carried.expected_px)  # most networks are not told
+    (told,) = tracks.expect({carried.id: pose}, vote=True)
+    by_pose = np.flatnonzero((told.expected_px != carried.expected_px).any(axis=1))
+    assert {0, 8} <= set(by_pose.tolist()) <= {0, 1, 8}  # the base of the thumb is at the edge of it
+    np.testing.assert_allclose(told.expected_px[0], moved[0], atol=2)
+    np.testing.assert_allclose(told.expected_px[8], moved[8] + [75.0, 0.0], atol=2)
+    by_flow = np.setdiff1d(np.arange(21), by_pose)
+    np.testing.assert_array_equal(told.expected_px[by_flow], carried.expected_px[by_flow])
+    assert np.isfinite(told.expected_px).all() and told.box == carried.box and told.source == Source.PROPAGATED
+    (other,) = tracks.expect({carried.id + 1: pose}, vote=True)
+    np.testing.assert_array_equal(other.expected_px, told.expected_px)

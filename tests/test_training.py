@@ -107,7 +107,7 @@ def test_the_recipe_says_how_hard_samples_are():
     # Never dark, never noisy: the dots keep their brightness. Always upright: the middle finger points up.
     tips, wrists = np.array([(sample.keypoints[12], sample.keypoints[0]) for sample in samples]).swapaxes(0, 1)
     assert (tips[:, 1] < wrists[:, 1]).all() and min(sample.crop.max() for sample in samples) > 120
-    with pytest.raises(ConfigError, match=r"sampling: unknown key\(s\) abzent; known: absent, degraded, scale"):
+    with pytest.raises(ConfigError, match=r"sampling: unknown key\(s\) abzent; known: absent, degraded, right, scale"):
         sampling_options({"abzent": 0.1})
 
 
@@ -536,7 +536,7 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path):
 
 def test_a_deeper_network_starts_as_the_one_that_it_continues():
     torch.manual_seed(2)
-    plain, deeper = KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.5, deeper=2))
+    plain, deeper = KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.5, depth=1.3))
     with torch.no_grad():
         plain.train()(torch.randn(4, 1, 96, 96))
     assert initialise(deeper, plain.state_dict()) == len(plain.state_dict())

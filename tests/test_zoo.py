@@ -234,7 +234,7 @@ def test_multipliers():
     assert [Scaling(depth=depth).repeats(3) for depth in (0.1, 0.5, 1.0, 1.2)] == [1, 2, 3, 4]
     assert KeyNetConfig().size == 96 and KeyNetConfig(resolution=0.7).size == 64
     assert DetNetConfig().size == (320, 240) and DetNetConfig(resolution=0.75).size == (240, 176)
-    with pytest.raises(ConfigError, match="block names 3 blocks, the network has 8 places"):
+    with pytest.raises(ConfigError, match="block names 3 blocks, the network has 11 places"):
         KeyNet(KeyNetConfig(block="conv,conv,residual"))
 
 

@@ -107,6 +107,14 @@ KEYNET_TENSORS = {
         "right": TensorSpec("float32", ("N",)),
     },
 }
+KEYNET_F_TENSORS = {
+    "inputs": {
+        **KEYNET_TENSORS["inputs"],
+        "prior": TensorSpec("float32", ("N", 21, 2)),
+        "prior_scores": TensorSpec("float32", ("N", 21)),
+    },
+    "outputs": KEYNET_TENSORS["outputs"],
+}
 DETNET_TENSORS = {
     "inputs": {"image": TensorSpec("uint8", (1, 1, 240, 320))},
     "outputs": {
@@ -119,16 +127,8 @@ DETNET_TENSORS = {
 def keynet_f_manifest(folder: Path) -> ModelManifest:
     """A KeyNet-F that answers exactly what it is told to expect."""
     save_model(KEYNET_F_TEXT, {}, folder / "keynet_f.onnx")
-    tensors = {
-        "inputs": {
-            **KEYNET_TENSORS["inputs"],
-            "prior": TensorSpec("float32", ("N", 21, 2)),
-            "prior_scores": TensorSpec("float32", ("N", 21)),
-        },
-        "outputs": KEYNET_TENSORS["outputs"],
-    }
-    values = {"name": "keynet_f", "task": "keypoints", "file": "keynet_f.onnx", "max_batch": 4, **tensors, **FACTS}
-    return write_manifest(folder / "keynet_f.yaml", **values)
+    names = {"name": "keynet_f", "task": "keypoints", "file": "keynet_f.onnx", "max_batch": 4}
+    return write_manifest(folder / "keynet_f.yaml", **names, **KEYNET_F_TENSORS, **FACTS)
 
 
 def keynet_manifest(folder: Path, **changes) -> ModelManifest:

@@ -112,7 +112,7 @@ def create_backend(manifest: ModelManifest, inference: InferenceConfig, max_batc
     if not 1 <= max_batch <= manifest.max_batch:
         raise BackendError(f"model '{manifest.name}' takes batches of 1 to {manifest.max_batch}, asked for {max_batch}")
     choice = choose_backend(inference)
-    versions = [_version_for(name, manifest, inference.precision) for name in choice.names]
+    versions = [version_for(name, manifest, inference.precision) for name in choice.names]
     for version in versions:
         version.verify()
     for name, version in zip(choice.names[:-1], versions):
@@ -123,7 +123,7 @@ def create_backend(manifest: ModelManifest, inference: InferenceConfig, max_batc
     return _create(choice.names[-1], versions[-1], inference, max_batch, choice.reason)
 
 
-def _version_for(backend: str, manifest: ModelManifest, precision: str) -> ModelManifest:
+def version_for(backend: str, manifest: ModelManifest, precision: str) -> ModelManifest:
     """The model itself, or its int8 version where that is wanted. BackendError when it is wanted and missing."""
     if manifest.precision == "int8" or backend == "tensorrt" or precision not in ("auto", "int8"):
         return manifest

@@ -18,6 +18,7 @@ COMMANDS = {
     "rig": "show or convert the calibration of several cameras",
     "size": "write or show the size of a person's hands",
     "urdf": "write the URDF of a hand",
+    "tune": "measure what is fastest on this machine, and use it from now on",
     "models": "list and verify the models",
     "doctor": "show what is installed, what runs, and what is missing",
     "label": "label a folder of images with MediaPipe, to train on or to measure against",

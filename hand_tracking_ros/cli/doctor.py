@@ -21,6 +21,7 @@ from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.errors import BackendError, HandTrackingError
 from hand_tracking_ros.manifest import list_manifests
 from hand_tracking_ros.paths import share_directory
+from hand_tracking_ros.profiles import TUNED, fill_in
 
 PROBLEM = 1
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")
@@ -156,7 +157,15 @@ def _inference() -> list[Item]:
         items.append(Item("backend: auto", "ok", f"runs {choice.names[0]} ({choice.reason})"))
     except BackendError as error:
         items.append(Item("backend: auto", "problem", str(error), "pip install onnxruntime"))
-    return items
+    return [*items, _profile()]
+
+
+def _profile() -> Item:
+    """The settings measured on this machine."""
+    filled = fill_in({}, TUNED)
+    if filled.note and not filled.ignored:
+        return Item("profile", "ok", filled.note)
+    return Item("profile", "missing", filled.note or "the defaults are used", "hand-tracking tune")
 
 
 def _models() -> list[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import yaml
 from hand_tracking_ros.config import TrackerConfig, flat_fields, from_flat
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.nodes.settings import known_names
+from hand_tracking_ros.profiles import SWITCH, fill_in
 
 NODE = "hand_tracker_node"  # whose section of a ROS parameter file holds the tracker's parameters
 
 
 def add_tracker_options(parser: argparse.ArgumentParser) -> None:
-    """--params and --set: the same parameters as the ROS nodes have."""
+    """--params, --set and --no-profile: the same parameters as the ROS nodes have."""
     parser.add_argument("--params", type=Path, metavar="YAML", help="parameter file, as the ROS nodes read it")
     parser.add_argument(
         "--set",
@@ -26,17 +28,26 @@ def add_tracker_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="one parameter, e.g. track.max_hands=1; wins over --params; may be repeated",
     )
+    parser.add_argument(
+        "--no-profile",
+        action="store_true",
+        help=f"defaults, not what 'hand-tracking tune' measured here (--set {SWITCH}=none)",
+    )
 
 
 def tracker_config(args: argparse.Namespace, **overrides: Any) -> TrackerConfig:
-    """The tracker's configuration from --params and --set. Raises ConfigError."""
+    """The tracker's configuration from --params and --set, the rest from the machine's profile. Raises ConfigError."""
     values = read_parameters(args.params) if args.params else {}
     for assignment in args.set:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set needs NAME=VALUE, got '{assignment}'")
         values[name.strip()] = _parsed(text, f"--set {assignment}")
-    return from_flat(TrackerConfig, values | overrides)
+    values |= overrides | ({SWITCH: "none"} if args.no_profile else {})
+    filled = fill_in(values, [name for name, _ in flat_fields(TrackerConfig)])
+    if filled.note:
+        print(f"hand-tracking: {filled.note}", file=sys.stderr)
+    return from_flat(TrackerConfig, filled.values)
 
 
 def read_parameters(path: Path) -> dict[str, Any]:

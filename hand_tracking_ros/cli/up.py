@@ -16,6 +16,7 @@ from typing import Any
 
 from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.nodes import graph
+from hand_tracking_ros.profiles import SWITCH
 
 STOP_S = 10.0  # a node that has not ended this long after Ctrl-C is killed
 POLL_S = 0.2
@@ -39,6 +40,7 @@ def add_parser(subparsers) -> None:
         "--source, images come from <camera's name>/image_raw",
     )
     parser.add_argument("--loop", action="store_true", help="start a video or folder again at its end")
+    parser.add_argument("--no-profile", action="store_true", help="leave out what 'hand-tracking tune' measured here")
     parser.add_argument("--stages", action="store_true", help="one node per stage instead of one tracker node")
     parser.add_argument("--params-file", help="parameter file (default: config/hand_tracking.yaml of the package)")
     parser.add_argument("--namespace", default="", help="namespace of all nodes and topics")
@@ -76,6 +78,9 @@ def _starts(args: argparse.Namespace) -> list[graph.Start]:
     if args.loop:
         for start in starts:
             start.parameters["camera.loop"] = True
+    if args.no_profile:
+        for start in starts:
+            start.parameters[SWITCH] = "none"
     return starts
 
 

@@ -63,7 +63,7 @@ def track_metrics(sequences: Sequence[Video]) -> dict[str, Any]:
     Frames that the tracker did not write count as frames without hands.
     """
     anonymous = any(_anonymous(tracked) for _, tracked in sequences)
-    sequences = [(labels, _linked(tracked)) for labels, tracked in sequences]
+    sequences = [(labels, linked(tracked)) for labels, tracked in sequences]
     paths: list[_Path] = []
     wanted = false = frames = 0
     for labels, tracked in sequences:
@@ -214,7 +214,7 @@ def _jitter(paths: Sequence[_Path]) -> dict[str, Any]:
 def self_metrics(tracked: Sequence[TrackedFrame]) -> dict[str, Any]:
     """What tracking output tells without ground truth: jitter where hands rest, ids, sides, latency."""
     anonymous = _anonymous(tracked)
-    tracked = _linked(tracked)
+    tracked = linked(tracked)
     tracks: dict[int, list[tuple[float, Hand]]] = {}
     for frame in tracked:
         for hand in frame.hands:
@@ -271,9 +271,9 @@ def _anonymous(tracked: Sequence[TrackedFrame]) -> bool:
     return any(hand.id == 0 for frame in tracked for hand in frame.hands)
 
 
-def _linked(tracked: Sequence[TrackedFrame]) -> list[TrackedFrame]:
+def linked(tracked: Sequence[TrackedFrame]) -> list[TrackedFrame]:
     """The same frames, where hands without an id get a negative one, kept while they overlap from frame to frame."""
-    linked, last, fresh = [], [], itertools.count(-1, -1)
+    frames, last, fresh = [], [], itertools.count(-1, -1)
     for frame in tracked:
         hands = list(frame.hands)
         costs = keypoint_costs([hand.keypoints_px for hand in last], [hand.keypoints_px for hand in hands])
@@ -281,6 +281,6 @@ def _linked(tracked: Sequence[TrackedFrame]) -> list[TrackedFrame]:
         hands = [
             hand if hand.id != 0 else replace(hand, id=before.get(j, 0) or next(fresh)) for j, hand in enumerate(hands)
         ]
-        linked.append(replace(frame, hands=tuple(hands)))
+        frames.append(replace(frame, hands=tuple(hands)))
         last = hands
-    return linked
+    return frames

@@ -6,7 +6,6 @@ transition failures, and errors in a callback into one skipped frame, logged and
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 import traceback
@@ -26,6 +25,7 @@ from hand_tracking_ros.config import Config
 from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.nodes.diagnostics import Statistics
 from hand_tracking_ros.nodes.parameters import Parameters
+from hand_tracking_ros.nodes.process import GarbageWatch, pin
 
 LOG_PERIOD_S = 5.0  # of a warning that may come with every frame
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -40,6 +40,11 @@ def image_qos(depth: int = 1, reliable: bool = False) -> QoSProfile:
 def result_qos() -> QoSProfile:
     """Small messages that a slow reader should still get."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def newest_qos() -> QoSProfile:
+    """For readers of small messages of which only the newest is worth their time: older ones are dropped."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def latched_qos() -> QoSProfile:
@@ -85,6 +90,7 @@ class HandNode(LifecycleNode):
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, clock=self.steady_clock)
         self._state = "unconfigured"
         self.config: Config | None = None
+        self.garbage: GarbageWatch | None = None  # where the node has a process of its own
         self._log_handler = _ForwardLog(self.get_logger())
         logging.getLogger("hand_tracking_ros").addHandler(self._log_handler)
 
@@ -171,7 +177,7 @@ class HandNode(LifecycleNode):
             self._leave_stream()
             super(HandNode, self).on_deactivate(state)
 
-        return self._transition("activate", self.activate, undo, lambda: result)
+        return self._transition("activate", self._activate, undo, lambda: result)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._leave_stream()
@@ -216,7 +222,14 @@ class HandNode(LifecycleNode):
 
     def _configure(self) -> None:
         self.config = self._declared.read()
+        if self.config.process.cpus:
+            pin(self.config.process.cpus)  # before networks are loaded: their threads inherit it
         self.configure()
+
+    def _activate(self) -> None:
+        if self.garbage is not None:
+            self.garbage.settle()
+        self.activate()
 
     def _leave_stream(self) -> None:
         for subscription in self._subscriptions_of_stream:
@@ -236,6 +249,8 @@ class HandNode(LifecycleNode):
         period_s, self._reported_s = now_s - self._reported_s, now_s
         if self._state == "active":
             self.guarded(self.observe)()
+        if self.garbage is not None:
+            self.statistics.facts |= self.garbage.facts()
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip("/")
         self._diagnostics.publish(self.statistics.message(name, self._state, period_s, stamp))
@@ -263,16 +278,15 @@ def run(node_type: Callable[[], HandNode], args: list[str] | None = None) -> int
     """Spin a node until Ctrl-C, SIGTERM or shutdown. Exit status 1: it was to bring itself up, and could not."""
     cv2.setNumThreads(1)  # the small images of flow gain nothing from more, and the other processes need the cores
     rclpy.init(args=args)
-    node = None
+    node, garbage = None, GarbageWatch()
     try:
         node = node_type()
+        executor = SingleThreadedExecutor()  # before the node says that it is there, and may be told to end
+        node.garbage = garbage
         if node.autostart and not node.bring_up():
             return 1
         if not node.autostart:
             node.get_logger().info("waiting for a lifecycle manager; '-p autostart:=true' starts the node on its own")
-        gc.collect()
-        gc.freeze()  # what is loaded stays: a full collection over it would hold up a frame for tens of milliseconds
-        executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -283,5 +297,6 @@ def run(node_type: Callable[[], HandNode], args: list[str] | None = None) -> int
     finally:
         if node is not None:
             node.close()
+        garbage.close()
         rclpy.try_shutdown()
     return 0

@@ -1,4 +1,4 @@
-"""Depth images coming in, each brought to the image that it belongs to."""
+"""Depth images coming in, each brought to the image, or to the keypoints, that it belongs to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from hand_tracking_ros.errors import ImageError
+from hand_tracking_ros.msg import HandKeypointsArray
 from hand_tracking_ros.nodes.base import HandNode, image_qos
 from hand_tracking_ros.nodes.conversions import depth_from_message, stamp_s
 from hand_tracking_ros.nodes.image_input import Deadline
@@ -18,37 +19,50 @@ from hand_tracking_ros.types import Camera
 TOPIC = "depth/image_rect_raw"
 KEPT = 4  # depth images that may still find their image
 
+Message = Image | CompressedImage | HandKeypointsArray
+
 
 class DepthInput:
-    """Calls ``process(image message, depth message or None)`` for every image, in their order.
+    """Calls ``process(message, depth message or None)`` for every message about an image, in their order.
 
-    An image waits for its depth image, which may arrive before or after it, for ``depth.wait_s``; not at all while
+    It waits for its depth image, which may arrive before or after it, for ``depth.wait_s``; not at all while
     depth images do not come. Without a depth image, or with one that cannot be used, tracking goes on, and the
-    diagnostics say so.
+    diagnostics say so. ``camera``: its name where there are several, with its topic below it; ``kept``: depth images
+    that wait for their message.
     """
 
-    def __init__(self, node: HandNode, process: Callable[[Image | CompressedImage, Image | None], None]) -> None:
-        self._node, self._process = node, process
+    def __init__(
+        self, node: HandNode, process: Callable[[Message, Image | None], None], camera: str = "", kept: int = KEPT
+    ) -> None:
+        self._node, self._process, self._kept = node, process, kept
+        self._prefix = f"{camera} ".lstrip()
+        self._topic = f"{camera}/{TOPIC}".lstrip("/")
+        self._image_topic = f"{camera}/image_raw".lstrip("/")
         self._deadline = Deadline(node, self._give_up_waiting)
         self.clear()
 
     def subscribe(self) -> None:
         """Listen until the node is deactivated."""
         self.clear()
-        self._node.statistics.facts |= {"depth_used": 0, "depth_missing": 0, "depth_errors": 0}
-        self._node.subscribe(Image, TOPIC, self._on_depth, image_qos(KEPT))
+        self._node.statistics.facts |= {f"{self._prefix}depth_{what}": 0 for what in ("used", "missing", "errors")}
+        self._node.subscribe(Image, self._topic, self._on_depth, image_qos(self._kept))
 
     def clear(self) -> None:
         """Forget everything that waits."""
         self._deadline.stop()
-        self._waiting: Image | CompressedImage | None = None
-        self._depths: deque[Image] = deque(maxlen=KEPT)
+        self._waiting: Message | None = None
+        self._depths: deque[Image] = deque(maxlen=self._kept)
         self._last_at_s = self._used_at_s = time.monotonic()
         self._error = ""
-        self._node.statistics.problems.pop("depth", None)
+        self._node.statistics.problems.pop(f"{self._prefix}depth", None)
 
-    def add_image(self, message: Image | CompressedImage) -> None:
-        """An image has arrived."""
+    def close(self) -> None:
+        """End it, where it is not to live as long as the node."""
+        self.clear()
+        self._deadline.close()
+
+    def add(self, message: Message) -> None:
+        """An image, or what was seen in it, has arrived."""
         if self._waiting is not None:
             self._give_up_waiting()
         depth = self._nearest(message)
@@ -60,39 +74,41 @@ class DepthInput:
 
     def read(self, depth: Image | None, shape: tuple[int, ...], camera: Camera | None) -> np.ndarray | None:
         """(H, W) float32 metres for an image of ``shape``; None, counted, where there is nothing to use."""
-        facts = self._node.statistics.facts
         if depth is None:
-            facts["depth_missing"] += 1
+            self._count("missing")
             return None
         try:
             depth_m = depth_from_message(depth)
             if depth_m.shape != shape[:2]:
                 raise ImageError(
-                    f"depth images are {depth_m.shape[1]}x{depth_m.shape[0]}, but image_raw is {shape[1]}x{shape[0]}: "
-                    "use the depth that the driver aligns with the image"
+                    f"depth images are {depth_m.shape[1]}x{depth_m.shape[0]}, but {self._image_topic} is "
+                    f"{shape[1]}x{shape[0]}: use the depth that the driver aligns with the image"
                 )
             if camera is None:
                 raise ImageError("depth is of no use without a calibrated camera_info")
         except ImageError as error:
-            facts["depth_errors"] += 1
+            self._count("errors")
             self._error = str(error)
             return None
-        facts["depth_used"] += 1
+        self._count("used")
         self._error, self._used_at_s = "", time.monotonic()
         return depth_m
 
     def observe(self) -> None:
         """State in the diagnostics whether depth is of use."""
-        problem = self._problem()
-        known = self._node.statistics.problems.pop("depth", None)
+        problem, where = self._problem(), f"{self._prefix}depth"
+        known = self._node.statistics.problems.pop(where, None)
         if problem:
-            self._node.statistics.problems["depth"] = problem
+            self._node.statistics.problems[where] = problem
             if known is None:
-                self._node.get_logger().warning(f"depth: {problem}")
+                self._node.get_logger().warning(f"{where}: {problem}")
+
+    def _count(self, what: str) -> None:
+        self._node.statistics.facts[f"{self._prefix}depth_{what}"] += 1
 
     def _problem(self) -> str:
         now_s, goes_on = time.monotonic(), "tracking goes on without"
-        topic = self._node.resolve_topic_name(TOPIC)
+        topic = self._node.resolve_topic_name(self._topic)
         if self._is_silent:
             return f"no depth image on {topic} for {now_s - self._last_at_s:.1f} s; {goes_on}"
         if self._error:
@@ -114,7 +130,7 @@ class DepthInput:
         if self._waiting is not None and self._nearest(self._waiting) is message:
             self._give_up_waiting()
 
-    def _nearest(self, message: Image | CompressedImage) -> Image | None:
+    def _nearest(self, message: Message) -> Image | None:
         """The depth image nearest in time, if it is near enough."""
 
         def gap_s(depth: Image) -> float:
@@ -129,6 +145,6 @@ class DepthInput:
         if message is not None:
             self._hand_on(message, self._nearest(message))
 
-    def _hand_on(self, message: Image | CompressedImage, depth: Image | None) -> None:
+    def _hand_on(self, message: Message, depth: Image | None) -> None:
         self._deadline.stop()
         self._process(message, depth)

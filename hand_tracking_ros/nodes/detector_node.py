@@ -7,7 +7,7 @@ from std_msgs.msg import Header
 
 from hand_tracking_ros import msg
 from hand_tracking_ros.detection import HandDetector
-from hand_tracking_ros.nodes.base import HandNode, result_qos, run
+from hand_tracking_ros.nodes.base import HandNode, newest_qos, result_qos, run
 from hand_tracking_ros.nodes.conversions import boxes_to_message
 from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, ImageInput, ImagePairing, Stopwatch
 from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_detector
@@ -33,7 +33,7 @@ class DetectorNode(HandNode):
         self._model_info.publish()
         self._images.subscribe(self._pairing.add_image, depth=PAIRING_DEPTH)
         self.subscribe(
-            Header, "detect_requests", lambda header: self._pairing.add_request(header, header), result_qos()
+            Header, "detect_requests", lambda header: self._pairing.add_request(header, header), newest_qos()
         )
 
     def deactivate(self) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from sensor_msgs.msg import CompressedImage, Image
 
 from hand_tracking_ros import msg
-from hand_tracking_ros.nodes.base import HandNode, result_qos, run
-from hand_tracking_ros.nodes.conversions import keypoints_from_message, stamp_s
+from hand_tracking_ros.nodes.base import HandNode, newest_qos, run
+from hand_tracking_ros.nodes.conversions import keypoints_from_message, stamp_ns, stamp_s
+from hand_tracking_ros.nodes.depth_input import DepthInput
+from hand_tracking_ros.nodes.diagnostics import FrameLoss
 from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, CameraInput, ImageInput, ImagePairing, Stopwatch
 from hand_tracking_ros.nodes.settings import FilterNodeConfig
 from hand_tracking_ros.nodes.visuals import HandPublisher
-from hand_tracking_ros.smoothing import HandFilter
+from hand_tracking_ros.smoothing import HandFilter, depth_views
 
 
 class FilterNode(HandNode):
@@ -22,6 +24,8 @@ class FilterNode(HandNode):
         self._images = ImageInput(self)
         self._image_subscription = None
         self._pairing = ImagePairing(self, self._draw)
+        self._depth = DepthInput(self, self._publish, kept=PAIRING_DEPTH)  # keypoints come later than images do
+        self._loss = FrameLoss()  # of keypoints; images, where they are taken, have their own
 
     def configure(self) -> None:
         self._filter = HandFilter(self.config.filter, self.config.track, self.config.pose)
@@ -30,10 +34,14 @@ class FilterNode(HandNode):
     def activate(self) -> None:
         self._camera = CameraInput(self)
         self._camera.subscribe()
-        self.subscribe(msg.HandKeypointsArray, "keypoints", self._on_keypoints, result_qos())
+        if self.config.depth.enabled:
+            self._depth.subscribe()
+        self.subscribe(msg.HandKeypointsArray, "keypoints", self._on_keypoints, newest_qos())
 
     def deactivate(self) -> None:
         self._pairing.clear()
+        self._depth.clear()
+        self._loss.reset()
         self._image_subscription = None
         if self._filter is not None:
             self._filter.reset()
@@ -44,10 +52,25 @@ class FilterNode(HandNode):
     def apply(self) -> None:
         self._filter.reconfigure(self.config.filter, self.config.track, self.config.pose)
 
+    def observe(self) -> None:
+        if self.config.depth.enabled:
+            self._depth.observe()
+
     def _on_keypoints(self, message: msg.HandKeypointsArray) -> None:
+        self._loss.arrive(stamp_ns(message.header.stamp))
+        self.statistics.facts["keypoints_lost"] = self._loss.lost
+        if self.config.depth.enabled:
+            self._depth.add(message)
+        else:
+            self._publish(message)
+
+    def _publish(self, message: msg.HandKeypointsArray, depth: Image | None = None) -> None:
         watch = Stopwatch()
-        header = message.header
-        hands = self._filter.apply(keypoints_from_message(message), stamp_s(header.stamp), self._camera.camera)
+        header, camera = message.header, self._camera.camera
+        keypoints, depth_m = keypoints_from_message(message), None
+        if self.config.depth.enabled:
+            depth_m = self._depth.read(depth, (message.image_height, message.image_width), camera)
+        hands = self._filter.apply(keypoints, stamp_s(header.stamp), camera, depth_views(keypoints, camera, depth_m))
         filter_s = watch.lap()
         self._output.publish(hands, header, width=message.image_width, height=message.image_height)
         self.statistics.frame(filter=filter_s, publish=watch.lap(), age=self._images.age_s(message))

@@ -9,7 +9,8 @@ from hand_tracking_ros.nodes.conversions import stamp_ns, stamp_s
 from hand_tracking_ros.nodes.depth_input import DepthInput
 from hand_tracking_ros.nodes.hand_size_services import HandSizeServices
 from hand_tracking_ros.nodes.image_input import CameraInput, ImageInput, Stopwatch
-from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_detector, warm_up_estimator
+from hand_tracking_ros.nodes.load import LoadControl
+from hand_tracking_ros.nodes.models import warm_up_detector, warm_up_estimator
 from hand_tracking_ros.nodes.settings import HandTrackerNodeConfig
 from hand_tracking_ros.nodes.visuals import HandPublisher
 from hand_tracking_ros.tracker import HandTracker
@@ -22,6 +23,7 @@ class HandTrackerNode(HandNode):
     def __init__(self, **options) -> None:
         super().__init__("hand_tracker_node", HandTrackerNodeConfig, **options)
         self._tracker: HandTracker | None = None
+        self._load: LoadControl | None = None
         self._images = ImageInput(self)
         self._depth = DepthInput(self, self._track)
         self._hand_size = HandSizeServices(self, lambda: self._tracker and self._tracker.filter)
@@ -30,11 +32,11 @@ class HandTrackerNode(HandNode):
         self._tracker = HandTracker(self.config)
         warm_up_detector(self._tracker.detector)
         warm_up_estimator(self._tracker.estimator, self.config.track.max_hands)
-        self._model_info = ModelInfoPublisher(self, (self._tracker.detector, self._tracker.estimator))
+        self._load = LoadControl(self, self._tracker)
         self._output = HandPublisher(self)
 
     def activate(self) -> None:
-        self._model_info.publish()
+        self._load.activate()
         self._camera = CameraInput(self)
         self._camera.subscribe()
         if self.config.depth.enabled:
@@ -43,27 +45,31 @@ class HandTrackerNode(HandNode):
 
     def deactivate(self) -> None:
         self._depth.clear()
-        if self._tracker is not None:
+        if self._load is not None:
             self._tracker.reset()
+            self._load.reset()
 
     def cleanup(self) -> None:
-        if self._tracker is not None:
-            self._tracker.detector.backend.close()
-            self._tracker.estimator.backend.close()
-            self._tracker = None
+        if self._load is not None:
+            self._load.close()
+        self._tracker = self._load = None
 
     def apply(self) -> None:
         self._tracker.reconfigure(self.config)
+        self._load.apply()
 
     def observe(self) -> None:
         self._hand_size.report()
+        self._load.observe()
         if self.config.depth.enabled:
             self._depth.observe()
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.statistics.loss.arrive(stamp_ns(message.header.stamp))
+        if not self._load.takes(message):
+            return
         if self.config.depth.enabled:
-            self._depth.add_image(message)
+            self._depth.add(message)
         else:
             self._track(message)
 
@@ -83,6 +89,7 @@ class HandTrackerNode(HandNode):
         age_s = self._images.age_s(message)
         self.statistics.frame(convert=convert_s, **self._tracker.timings_s, publish=watch.lap(), age=age_s)
         self._output.publish_overlay(hands, header, lambda: self._images.bgr(message))
+        self._load.done(watch)
 
 
 def main() -> int:

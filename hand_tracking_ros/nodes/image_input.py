@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 from hand_tracking_ros.errors import CalibrationError
 from hand_tracking_ros.nodes.base import HandNode, image_qos
 from hand_tracking_ros.nodes.conversions import camera_from_message, image_from_message, stamp_ns
+from hand_tracking_ros.nodes.diagnostics import FrameLoss
 from hand_tracking_ros.types import Camera
 
 LARGE_IMAGES = "large images need the DDS profile config/fastdds_shared_memory.xml, as launch files and 'up' set it"
@@ -20,36 +21,50 @@ INFO_DEPTH = 20  # camera_info is small, and what it announces must not be misse
 
 
 class CameraInput:
-    """The camera that camera_info states, lens included: ``camera``, or None while unknown or uncalibrated."""
+    """The camera that camera_info states, lens included: ``camera``, or None while unknown or uncalibrated.
 
-    def __init__(self, node: HandNode) -> None:
+    ``frame_id`` and ``size_wh``, px, are those of its images; empty and None while unknown. ``name``: of the camera
+    where there are several, with topics and reports below it. ``without``: what happens without a camera_info that can
+    be used.
+    """
+
+    def __init__(
+        self, node: HandNode, name: str = "", loss: FrameLoss | None = None, without: str = "3D points stay relative"
+    ) -> None:
         self.camera: Camera | None = None
-        self._node = node
+        self.frame_id, self.size_wh = "", None
+        self.topic = node.resolve_topic_name(f"{name}/camera_info".lstrip("/"))
+        self._node, self._loss, self._without = node, loss or node.statistics.loss, without
+        self._prefix = f"{name} ".lstrip()
         self._stated: tuple | None = None  # what ``camera`` was made of
 
     def subscribe(self) -> None:
         """Listen until the node is deactivated."""
-        self._node.subscribe(CameraInfo, "camera_info", self._on_info, image_qos(INFO_DEPTH))
+        self._node.subscribe(CameraInfo, self.topic, self._on_info, image_qos(INFO_DEPTH))
 
     def _on_info(self, message: CameraInfo) -> None:
         statistics = self._node.statistics
-        statistics.loss.announce(stamp_ns(message.header.stamp))
+        problem, errors = f"{self._prefix}camera_info", f"{self._prefix}camera_info_errors"
+        self._loss.announce(stamp_ns(message.header.stamp))
         part = message.binning_x, message.binning_y, message.roi.x_offset, message.roi.y_offset
-        stated = np.asarray(message.k).tobytes(), np.asarray(message.d).tobytes(), message.distortion_model, part
+        size = message.roi.width or message.width, message.roi.height or message.height
+        lens = np.asarray(message.k).tobytes(), np.asarray(message.d).tobytes(), message.distortion_model
+        stated = *lens, part, size, message.header.frame_id
         if stated == self._stated:
-            if self._node.statistics.problems.get("camera_info"):
-                statistics.facts["camera_info_errors"] += 1
+            if statistics.problems.get(problem):
+                statistics.facts[errors] += 1
             return
-        self._stated = stated
+        self._stated, self.frame_id = stated, message.header.frame_id
+        self.size_wh = size[0] // max(part[0], 1), size[1] // max(part[1], 1)
         try:
             self.camera = camera_from_message(message)
-            statistics.problems.pop("camera_info", None)
+            statistics.problems.pop(problem, None)
         except CalibrationError as error:
             self.camera = None
-            statistics.problems["camera_info"] = str(error)
-            statistics.facts["camera_info_errors"] = statistics.facts.get("camera_info_errors", 0) + 1
-            self._node.get_logger().warning(f"{error}; until then 3D points stay relative")
-        statistics.facts["camera"] = "calibrated" if self.camera else "not calibrated"
+            statistics.problems[problem] = str(error)
+            statistics.facts[errors] = statistics.facts.get(errors, 0) + 1
+            self._node.get_logger().warning(f"{self._prefix}{error}; until then {self._without}")
+        statistics.facts[f"{self._prefix}camera"] = "calibrated" if self.camera else "not calibrated"
 
 
 class ImageInput:
@@ -123,10 +138,13 @@ class ImagePairing:
 
 
 class Deadline:
-    """Calls ``callback`` once, some time after ``start``, unless ``stop`` comes first. Lives as long as the node."""
+    """Calls ``callback`` once, some time after ``start``, unless ``stop`` comes first.
+
+    Lives as long as the node, or until ``close``.
+    """
 
     def __init__(self, node: HandNode, callback: Callable[[], None]) -> None:
-        self._callback = node.guarded(callback)
+        self._node, self._callback = node, node.guarded(callback)
         self._timer = node.create_timer(1.0, self._due, clock=node.steady_clock)
         self._timer.cancel()
 
@@ -140,6 +158,10 @@ class Deadline:
         """Do not call."""
         self._timer.cancel()
 
+    def close(self) -> None:
+        """Never call again."""
+        self._node.destroy_timer(self._timer)
+
     def _due(self) -> None:
         self._timer.cancel()
         self._callback()
@@ -149,7 +171,11 @@ class Stopwatch:
     """Seconds per step: ``lap`` returns those since the last lap."""
 
     def __init__(self) -> None:
-        self._last = time.perf_counter()
+        self._start = self._last = time.perf_counter()
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
 
     def lap(self) -> float:
         """Seconds since the last lap, or since the start."""

@@ -6,7 +6,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from hand_tracking_ros import msg
 from hand_tracking_ros.keypoints import KeypointEstimator
-from hand_tracking_ros.nodes.base import HandNode, result_qos, run
+from hand_tracking_ros.nodes.base import HandNode, newest_qos, result_qos, run
 from hand_tracking_ros.nodes.conversions import boxes_from_message, keypoints_to_message
 from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, CameraInput, ImageInput, ImagePairing, Stopwatch
 from hand_tracking_ros.nodes.models import ModelInfoPublisher, warm_up_estimator
@@ -34,7 +34,7 @@ class KeypointNode(HandNode):
         self._camera = CameraInput(self)
         self._camera.subscribe()
         self._images.subscribe(self._pairing.add_image, depth=PAIRING_DEPTH)
-        self.subscribe(msg.HandBoxArray, "boxes", self._on_boxes, result_qos())
+        self.subscribe(msg.HandBoxArray, "boxes", self._on_boxes, newest_qos())
 
     def deactivate(self) -> None:
         self._pairing.clear()

@@ -34,10 +34,19 @@ class ModelInfoPublisher:
 
     def __init__(self, node: HandNode, stages: Sequence) -> None:
         self._publisher = node.publish_to(msg.HandModelInfo, "model_info", latched_qos())
-        self._message = model_info_message(stages)
-        backends = {f"{stage.backend.name} {stage.backend.precision}" for stage in stages}
-        node.statistics.facts["backend"] = ", ".join(sorted(backends))
+        self._facts = node.statistics.facts
+        self._take(stages)
 
     def publish(self) -> None:
         """Once, when the node becomes active."""
         self._publisher.publish(self._message)
+
+    def change(self, stages: Sequence) -> None:
+        """Other networks run from now on."""
+        self._take(stages)
+        self.publish()
+
+    def _take(self, stages: Sequence) -> None:
+        self._message = model_info_message(stages)
+        backends = {f"{stage.backend.name} {stage.backend.precision}" for stage in stages}
+        self._facts["backend"] = ", ".join(sorted(backends))

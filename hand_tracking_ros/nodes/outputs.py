@@ -10,15 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from geometry_msgs.msg import Pose, PoseArray, PoseStamped, TransformStamped
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
 from hand_tracking_ros import msg
-from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.nodes.base import HandNode, result_qos
 from hand_tracking_ros.nodes.conversions import stamp_s
 from hand_tracking_ros.nodes.hand_messages import fill_pose, fill_xr_hand
+from hand_tracking_ros.nodes.tf_messages import tf_message_type, tf_qos
 from hand_tracking_ros.outputs.frames import palm_position_m, quaternions, wrist_rotation
 from hand_tracking_ros.outputs.gestures import SignReader
 from hand_tracking_ros.outputs.openxr import xr_joints
@@ -27,7 +26,6 @@ from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.types import Hand
 
 SIDES = (Side.LEFT, Side.RIGHT)
-TF_DEPTH = 100  # as tf2's own broadcaster
 
 
 class PosePublisher:
@@ -126,15 +124,8 @@ class _TfPublisher:
     the hand that the topics of that side follow; all below the camera's frame."""
 
     def __init__(self, node: HandNode) -> None:
-        try:
-            from tf2_msgs.msg import TFMessage
-        except ImportError as error:
-            raise ConfigError(
-                "parameter 'tf.enabled' needs the ROS package tf2_msgs, which is not installed: 'apt install "
-                "ros-<distro>-tf2-msgs' (there is no wheel of it), or leave tf.enabled false"
-            ) from error
-        self._type = TFMessage
-        self._publisher = node.publish_to(TFMessage, "/tf", QoSProfile(depth=TF_DEPTH))
+        self._type = tf_message_type("tf.enabled")
+        self._publisher = node.publish_to(self._type, "/tf", tf_qos())
 
     def publish(self, hands: Sequence[Hand], header: Header) -> None:
         if hands:

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from hand_tracking_ros.config import Config, check_value, flat_fields, from_flat
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.nodes.settings import known_names
+from hand_tracking_ros.profiles import SWITCH, fill_in
 
 
 class Parameters:
@@ -28,6 +29,7 @@ class Parameters:
         # rclpy offers no public way to see the start values before they are declared.
         start_values = {name: parameter.value for name, parameter in node._parameter_overrides.items()}
         self._problems = _unknown_names(start_values)
+        start_values = self._with_profile(start_values)
         for name, f in self._fields.items():
             self._declare(name, f, start_values.get(name, f.default))
         self.changed = False
@@ -39,6 +41,18 @@ class Parameters:
         if self._problems:
             raise ConfigError("; ".join(self._problems.values()))
         return from_flat(self._type, {name: self._node.get_parameter(name).value for name in self._fields})
+
+    def _with_profile(self, start_values: dict[str, Any]) -> dict[str, Any]:
+        """What is not set is what the machine's profile says; the log names the profile."""
+        try:
+            filled = fill_in(start_values, self._fields)
+        except ConfigError as error:
+            self._problems[SWITCH] = str(error)
+            return start_values
+        if filled.note:
+            log = self._node.get_logger()
+            (log.warning if filled.ignored else log.info)(filled.note)
+        return filled.values
 
     def _declare(self, name: str, f: dataclasses.Field, value: Any) -> None:
         if type(f.default) is str and type(value) is int:

@@ -16,10 +16,12 @@ LONGEST_STEP_S = 0.5  # a pause is not disagreement
 
 
 class RigWatch:
-    """Watches the cameras ``names`` through the groups that their images make, and through what the tracker says."""
+    """Watches the cameras ``names`` through the groups that their images make, and through what the tracker says.
 
-    def __init__(self, names: Sequence[str], groups: FrameGroups) -> None:
-        self._names, self._groups = names, groups
+    ``stated_by``: what says where the cameras are, and is to blame."""
+
+    def __init__(self, names: Sequence[str], groups: FrameGroups, stated_by: str = "rig.file") -> None:
+        self._names, self._groups, self._stated_by = names, groups, stated_by
         self._wrong_s = 0.0  # how much longer the cameras have not fitted together than they have
         self._apart = np.zeros(len(names), bool)
         self._disagreement = np.full(len(names), np.nan)
@@ -71,7 +73,7 @@ class RigWatch:
 
     def _rig_problem(self, size: HandSize) -> str:
         """What is wrong between the cameras; empty when nothing is."""
-        advice = "rig.file does not fit the cameras (calibration wrong, cameras swapped or moved)"
+        advice = f"{self._stated_by} does not fit the cameras (calibration wrong, cameras swapped or moved)"
         if self._wrong_s < LASTING_S:
             if size.is_measured and not PALMS_M[0] < size.palm_m < PALMS_M[1]:
                 return f"palms measure {size.palm_m * 1e3:.0f} mm, as no hand's do: {advice}"

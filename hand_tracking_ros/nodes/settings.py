@@ -10,6 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
+from hand_tracking_ros.budget import BudgetConfig
 from hand_tracking_ros.config import (
     Config,
     DetectorConfig,
@@ -24,6 +25,7 @@ from hand_tracking_ros.config import (
     flat_fields,
     param,
 )
+from hand_tracking_ros.profiles import TUNED
 from hand_tracking_ros.teleop.arm import ArmConfig
 from hand_tracking_ros.teleop.retargeting import RetargetConfig
 
@@ -100,10 +102,27 @@ class TfConfig(Config):
 class RigConfig(Config):
     """rig_tracker_node: its cameras, and when their images belong together."""
 
+    extrinsics: str = param(
+        "file",
+        "Where the cameras stand: as rig.file says, which has their lenses too, or as tf says of the frames that "
+        "<name>/camera_info states, which then has the lenses",
+        choices=("file", "tf"),
+        read_only=True,
+    )
     file: str = param(
         "", "Rig of the cameras (YAML, docs/cameras.md); images come on <camera's name>/image_raw", read_only=True
     )
-    frame_id: str = param("rig", "frame_id of hands: the frame of the rig file, often its first camera's optical frame")
+    cameras: str = param(
+        "", "Names of the cameras with rig.extrinsics tf, with commas between them; a file has its own", read_only=True
+    )
+    frame_id: str = param(
+        "",
+        "frame_id of hands. With a file the name of its frame (empty: rig); with tf any frame that stands still to the "
+        "cameras (empty: that of the first camera)",
+    )
+    depth: str = param(
+        "", "Names of the cameras that have depth images, with depth.enabled; with commas, empty: all", read_only=True
+    )
     sync_s: float = param(
         0.017, "Images whose stamps differ by less belong together; half a frame's time", low=0.0, high=1.0
     )
@@ -115,10 +134,13 @@ class RigConfig(Config):
 
 @dataclass(frozen=True)
 class DepthConfig(Config):
-    """hand_tracker_node: a depth image that is aligned with image_raw."""
+    """A depth image that is aligned with image_raw."""
 
     enabled: bool = param(
-        False, "Take depth images from depth/image_rect_raw, aligned with image_raw (32FC1 or 16UC1)", read_only=True
+        False,
+        "Take depth images from depth/image_rect_raw, aligned with image_raw (32FC1 or 16UC1); in a rig from "
+        "<camera's name>/depth/image_rect_raw of the cameras in rig.depth",
+        read_only=True,
     )
     sync_s: float = param(0.017, "Most that the stamps of an image and its depth image differ", low=0.0, high=1.0)
     wait_s: float = param(
@@ -154,12 +176,22 @@ class TargetConfig(Config):
 
 
 @dataclass(frozen=True)
+class ProcessConfig(Config):
+    """The process that a node runs in."""
+
+    cpus: str = param(
+        "", "Cores that the whole process keeps to, like '2,3' or '0-3' (Linux); empty: leave it alone", read_only=True
+    )
+
+
+@dataclass(frozen=True)
 class NodeConfig(Config):
     """What every node has."""
 
     autostart: bool = param(
         False, "Configure and activate without a lifecycle manager; exit when that fails", read_only=True
     )
+    process: ProcessConfig = field(default_factory=ProcessConfig)
 
 
 @dataclass(frozen=True)
@@ -174,6 +206,7 @@ class HandTrackerNodeConfig(NodeConfig, TrackerConfig):
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
@@ -184,6 +217,8 @@ class RigTrackerNodeConfig(NodeConfig, TrackerConfig):
     markers: MarkerConfig = field(default_factory=MarkerConfig)
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
@@ -219,6 +254,7 @@ class FilterNodeConfig(NodeConfig):
     markers: MarkerConfig = field(default_factory=MarkerConfig)
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
 
 
 @dataclass(frozen=True)
@@ -254,7 +290,8 @@ def default_yaml() -> str:
     """The parameter file with every parameter of every node at its default, described."""
     lines = [
         "# Parameters of all nodes, at their defaults. Change a copy, and name it as params_file (launch) or",
-        "# --params-file (hand-tracking up). A node takes the names that it knows. This file is written by:",
+        "# --params-file (hand-tracking up). A node takes the names that it knows. What is commented out is left to",
+        "# the profile of 'hand-tracking tune', where there is one. This file is written by:",
         "# python -m hand_tracking_ros.nodes.settings > config/hand_tracking.yaml",
         "/**:",
         "  ros__parameters:",
@@ -266,7 +303,8 @@ def default_yaml() -> str:
             lines.append(f"    {parent}:")
             group = parent
         indent = "      " if parent else "    "
-        lines += [f"{indent}# {_describe(f)}", f"{indent}{leaf}: {json.dumps(f.default)}"]
+        value = f"{leaf}: {json.dumps(f.default)}"  # one that a profile may choose is left open
+        lines += [f"{indent}# {_describe(f)}", f"{indent}{'# ' * (name in TUNED)}{value}"]
     return "\n".join(lines) + "\n"
 
 

@@ -44,9 +44,10 @@ class HandPublisher:
 
     def publish(self, hands: Sequence[Hand], header: Header, width: int, height: int) -> None:
         """The hands of one image of ``width`` x ``height`` px."""
-        message = hands_to_message(hands, header, width, height, self._published)
-        self._published = message.hands  # publishing has serialised it
-        self._hands.publish(message)
+        if self._hands.get_subscription_count():  # else nobody is there to get it
+            message = hands_to_message(hands, header, width, height, self._published)
+            self._published = message.hands  # publishing has serialised it
+            self._hands.publish(message)
         self._node.statistics.facts["hands"] = len(hands)
         self._poses.publish(hands, header, width, height)
         if self._markers.get_subscription_count():

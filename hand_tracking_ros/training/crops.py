@@ -18,6 +18,8 @@ from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
 from hand_tracking_ros.training.mining import Draw
 from hand_tracking_ros.training.priors import no_prior, simulated_prior
 
+OWN = ("absent", "degraded", "right")  # options of CropSampler itself
+
 
 @dataclass(frozen=True)
 class CropJitter:
@@ -48,10 +50,10 @@ def jittered(hand: LabelledHand, jitter: CropJitter, rng: np.random.Generator) -
 
 def sampling_options(shares: Mapping[str, float]) -> dict[str, Any]:
     """Arguments of CropSampler from a recipe's ``sampling``. Raises ConfigError for unknown names."""
-    own = {name: shares[name] for name in ("absent", "degraded") if name in shares}
+    own = {name: shares[name] for name in OWN if name in shares}
     jitter = {name: value for name, value in shares.items() if name not in own}
     if unknown := sorted(set(jitter) - {field.name for field in fields(CropJitter)}):
-        known = ["absent", "degraded", *(field.name for field in fields(CropJitter))]
+        known = [*OWN, *(field.name for field in fields(CropJitter))]
         raise ConfigError(f"sampling: unknown key(s) {', '.join(unknown)}; known: {', '.join(known)}")
     return {**own, "jitter": CropJitter(**jitter)}
 
@@ -80,12 +82,13 @@ class CropSampler:
     """Draws samples from groups of labelled images; ``kind`` of a group: 'frame', 'tight', 'cutout' or 'synthetic'.
 
     Tight crops have no margin and cut-outs no background: both get one, in several ways, so that the network cannot
-    learn the seam.
+    learn the seam. ``right``: share of the hands of known side that are shown as right ones, mirrored where they are
+    left; the tracker mirrors the crops of hands that it believes to be left, so right ones are what KeyNet mostly sees.
     """
 
     def __init__(
         self, groups, backgrounds, negatives=(), size: int = 96, jitter: CropJitter = CropJitter(),
-        absent: float = 0.3, degraded: float = 1.0, mining: float = 0.0,
+        absent: float = 0.3, degraded: float = 1.0, right: float = 0.5, mining: float = 0.0,
     ):  # fmt: skip
         self.groups = [(kind, weight, [i for i in images if _usable(i)]) for kind, weight, images in groups]
         self.groups = [group for group in self.groups if group[2]]
@@ -96,6 +99,7 @@ class CropSampler:
         self.shares = weights / weights.sum()
         self.backgrounds, self.size, self.jitter = backgrounds, size, jitter
         self.absent, self.degraded = absent, degraded  # shares of the samples: without a hand, taken by a bad camera
+        self.right = right
         self._recent: deque[np.ndarray] = deque(maxlen=32)  # keypoints of the last samples
         self.negatives = list(negatives)  # whole frames with all hands labelled: what lies beside the hands is none
 
@@ -112,7 +116,7 @@ class CropSampler:
         hands = [hand for hand in image.hands if hand.has_keypoints]
         hand = hands[rng.integers(len(hands))]
         matrix = crop_from_image(jittered(hand, self.jitter, rng), (self.size, self.size))
-        mirror = rng.random() < 0.5
+        mirror = rng.random() < 0.5 if hand.right == 0.5 else (rng.random() < self.right) != (hand.right == 1.0)
         matrix = mirrored(matrix, self.size) if mirror else matrix
         keypoints = apply(matrix, hand.keypoints_px)
         crop = self._render(kind, image, matrix, keypoints, rng)

@@ -57,10 +57,10 @@ class Check:
 @dataclass(frozen=True)
 class Recipe:
     """What a training run needs to know. ``network``: fields of KeyNetConfig or DetNetConfig. ``loss``: weights of the
-    parts of the loss by name, or ``learned: true`` (see losses.py). ``sampling``: keynet; ``absent`` and ``degraded``
-    shares of the samples, and fields of CropJitter (crops.py). ``mining``: how much more often hard images are
-    drawn, see mining.py; 0 draws all alike. ``skip_backgrounds``: names of files that show hands. ``optimiser``: 'muon'
-    or 'adamw', see optimisers.py. ``freeze_norms``: batch norms keep their statistics, for fine-tuning."""
+    parts of the loss by name, or ``learned: true`` (see losses.py). ``sampling``: keynet; ``absent``, ``degraded``,
+    ``right``: shares of the samples, and fields of CropJitter (crops.py). ``mining``: how much more often hard images
+    are drawn, see mining.py; 0 draws all alike. ``skip_backgrounds``: names of files that show hands. ``optimiser``:
+    'muon' or 'adamw', see optimisers.py. ``freeze_norms``: batch norms keep their statistics, for fine-tuning."""
 
     task: str
     sources: tuple[Source, ...]

@@ -106,7 +106,7 @@ class KeyNetTask:
         size = network.config.size
         prior = prior_maps(batch["prior"], batch["prior_scores"], size // 4, size) if self.config.temporal else None
         outputs = network(crop, prior)
-        parts = keynet_loss(outputs, target, size)
+        parts = keynet_loss(outputs, target, size, self.sampler.right)
         if teacher is not None:
             with torch.no_grad():
                 wanted = teacher(crop, prior if teacher.config.temporal else None)
@@ -153,13 +153,25 @@ class KeyNetTask:
         """0..1, from what validate reports: the mean PCK of its checks."""
         return float(np.mean([value for name, value in report.items() if name.endswith("_pck20_percent")])) / 100
 
-    def answers(self, run: Run, crops: np.ndarray, priors=None, batch: int = 16) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (N, 21, 2) px and right (N,) of crops (N, S, S); ``priors``: one per crop, default none."""
-        feeds = {"crop": crops[:, None]}
+    def answers(self, run: Run, crops: np.ndarray, priors=None) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, 21, 2) px and right (N,) of crops (N, S, S); ``priors``: one per crop, default none.
+
+        As the tracker does with new hands: both the crop and its mirror image are looked at, and the one that looks
+        more like a right hand counts.
+        """
+        expected, scores = zip(*([no_prior()] * len(crops) if priors is None else priors))
+        expected, scores, size = np.stack(expected), np.stack(scores), self.config.size
+        points, right = self._answers(run, crops, expected, scores)
+        flipped = np.where(scores[..., None] > 0, expected * [-1, 1] + [size, 0], 0.0)
+        points_mirrored, left = self._answers(run, crops[:, :, ::-1], flipped, scores)
+        is_left = left > right
+        points[is_left] = points_mirrored[is_left] * [-1, 1] + [size, 0]
+        return points, np.where(is_left, 1 - left, right)
+
+    def _answers(self, run: Run, crops: np.ndarray, expected: np.ndarray, scores: np.ndarray, batch: int = 16):
+        feeds = {"crop": np.ascontiguousarray(crops[:, None])}
         if self.config.temporal:
-            priors = [no_prior()] * len(crops) if priors is None else priors
-            expected, scores = zip(*priors)
-            feeds |= {"prior": np.stack(expected).astype(np.float32), "prior_scores": np.float32(scores)}
+            feeds |= {"prior": expected.astype(np.float32), "prior_scores": scores.astype(np.float32)}
         parts = [
             run({name: values[i : i + batch] for name, values in feeds.items()}) for i in range(0, len(crops), batch)
         ]

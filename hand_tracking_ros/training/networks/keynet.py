@@ -13,6 +13,7 @@ Pixels are corner-origin pixels of the crop (geometry.py). Depth is in palm leng
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,7 @@ PRIOR_SIGMA_PX = 4.0  # of the Gaussians that say where keypoints are expected
 class KeyNetConfig(Scaling):
     """Input size, and widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels, all at scale 1.
 
-    ``deeper``: blocks at stride 16 beyond the three: they see the hand as a whole. ``temporal``: KeyNet-F.
+    ``temporal``: KeyNet-F.
     """
 
     full_size: int = 96
@@ -42,7 +43,6 @@ class KeyNetConfig(Scaling):
     stride16: int = 128
     pyramid: int = 64
     head: int = 48
-    deeper: int = 0
     temporal: bool = False
 
     @property
@@ -52,8 +52,8 @@ class KeyNetConfig(Scaling):
 
     @property
     def stages(self) -> tuple[int, int, int]:
-        """Blocks at strides 4, 8 and 16."""
-        return self.repeats(2), self.repeats(3), self.repeats(3) + self.deeper
+        """Blocks at strides 4, 8 and 16: most where the whole hand is seen."""
+        return self.repeats(2), self.repeats(3), self.repeats(6)
 
 
 class KeyNet(nn.Module):
@@ -174,8 +174,14 @@ class KeyNetTarget:
 KEYNET_WEIGHTS = {"kp": 1.0, "depth": 1.0, "presence": 0.5, "side": 0.3}  # of the parts of keynet_loss
 
 
-def keynet_loss(outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int) -> dict[str, Tensor]:
-    """Parts: keypoints (heatmap cross-entropy and smooth L1 on the position), depth, presence and side."""
+def keynet_loss(
+    outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int, right_share: float = 0.5
+) -> dict[str, Tensor]:
+    """Parts: keypoints (heatmap cross-entropy and smooth L1 on the position), depth, presence and side.
+
+    ``right_share``: of the hands in the training data. The side's output is taught to leave it out (logit adjustment,
+    Menon et al., ICLR 2021): it says what the picture says, as if left and right were equally frequent.
+    """
     heatmaps, depth, presence, right = outputs
     has_hand = target.presence > 0.5
     inside = ((target.keypoints > 0) & (target.keypoints < size)).all(dim=-1) & has_hand[:, None]  # (B, 21)
@@ -193,7 +199,9 @@ def keynet_loss(outputs: tuple[Tensor, ...], target: KeyNetTarget, size: int) ->
     depth_loss = (depth_error * depth_known).sum() / depth_known.sum().clamp(min=1)
     presence_loss = F.binary_cross_entropy_with_logits(presence, target.presence)
     side_known = (target.right != 0.5) & has_hand
-    side_error = F.binary_cross_entropy_with_logits(right, target.right, reduction="none")
+    side_error = F.binary_cross_entropy_with_logits(
+        right + math.log(right_share / (1 - right_share)), target.right, reduction="none"
+    )
     side_loss = (side_error * side_known).sum() / side_known.sum().clamp(min=1)
 
     return {"kp": keypoint_loss, "depth": depth_loss, "presence": presence_loss, "side": side_loss}

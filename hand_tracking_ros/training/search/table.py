@@ -23,7 +23,7 @@ from hand_tracking_ros.training.networks.scaling import Scaling
 from hand_tracking_ros.training.search import measure
 from hand_tracking_ros.training.search.places import Place, names, places, with_names
 
-ANYWHERE = ("block", "neck", "depth", "deeper")  # what changes which blocks there are, but not the rest
+ANYWHERE = ("block", "neck", "depth")  # what changes which blocks there are, but not the rest
 EMPTY = ""  # the graph that does nothing
 
 
