@@ -15,50 +15,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from torch import nn
 
-from hand_tracking_ros.backends import available_backends, create_backend
+from hand_tracking_ros.backends import available_backends
 from hand_tracking_ros.config import InferenceConfig
-from hand_tracking_ros.manifest import load_manifest
 from hand_tracking_ros.training import train
-from hand_tracking_ros.training.export import export, runtime_of
-from hand_tracking_ros.training.networks import CONFIGS, NETWORKS, from_checkpoint
+from hand_tracking_ros.training.networks import CONFIGS, NETWORKS, from_checkpoint, input_hw
 from hand_tracking_ros.training.networks.blocks import count_macs, count_parameters
-from hand_tracking_ros.training.networks.scaling import Scaling
-from hand_tracking_ros.training.networks.zoo import BLOCKS, finalise, set_progress
-
-CARD = {
-    "preprocessing": "none", "keypoint_order": "mediapipe_21", "architecture": {}, "precision": "fp32",
-    "licence": "none", "training": {"data": [], "command": "", "seed": 0, "hours": 0.0, "notes": ""}, "accuracy": {},
-}  # fmt: skip
-
-
-def fresh(task: str, config: Scaling) -> nn.Module:
-    """A network with random weights whose layers pass a signal on, as trained ones do."""
-    network = NETWORKS[task](config).train()
-    set_progress(network, 1.0)
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 1.0
-    with torch.no_grad():
-        network(torch.randn(2, 1, *shape_of(task, network)))
-    return network.eval()
-
-
-def shape_of(task: str, network: nn.Module) -> tuple[int, int]:
-    """Rows and columns of the input."""
-    _, _, (width, height), _ = runtime_of(task, network)
-    return height, width
+from hand_tracking_ros.training.networks.zoo import BLOCKS, finalise
+from hand_tracking_ros.training.search.measure import export_network, loaded, machine, median_ms, settled_network
 
 
 def trained(task: str, scaling: list[str], folder: Path, minutes: float, rest: list[str]) -> tuple[nn.Module, dict]:
@@ -69,27 +39,6 @@ def trained(task: str, scaling: list[str], folder: Path, minutes: float, rest: l
     train.run(parser.parse_args(arguments))
     report = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     return from_checkpoint(task, torch.load(folder / "checkpoint.pt", map_location="cpu")).eval(), report
-
-
-def measured(runs: dict[tuple[str, str], Callable[[], object]], rounds: int) -> dict[tuple[str, str], float]:
-    """Median CPU milliseconds of each of ``runs``."""
-    times = {key: np.empty(rounds) for key in runs}
-    for k in range(rounds):
-        for key, run in runs.items():
-            run()  # brings its weights back into the caches
-            start = time.process_time()
-            run()
-            times[key][k] = time.process_time() - start
-    return {key: 1e3 * float(np.median(values)) for key, values in times.items()}
-
-
-def latency_runs(path: Path, label: str, backends: list[str]) -> dict[tuple[str, str], Callable[[], object]]:
-    """One image through the model in each backend, on one thread."""
-    manifest = load_manifest(path.with_suffix(".yaml"))
-    ((name, spec),) = manifest.inputs.items()
-    image = np.random.default_rng(0).integers(0, 256, (1, *spec.shape[1:])).astype(np.uint8)
-    loaded = {key: create_backend(manifest, InferenceConfig(backend=key, threads=1), 1) for key in backends}
-    return {(label, key): (lambda backend=backend: backend.run({name: image})) for key, backend in loaded.items()}
 
 
 def compare(task: str, names: list[str], backends: list[str], args: argparse.Namespace, rest: list[str]) -> list[dict]:
@@ -105,14 +54,15 @@ def compare(task: str, names: list[str], backends: list[str], args: argparse.Nam
                 network, report = trained(task, options, where, args.train_minutes, rest)
                 row["training"] = report
             else:
-                network = fresh(task, CONFIGS[task](**scaling))
+                network = settled_network(task, CONFIGS[task](**scaling))
             network = finalise(network)
-            image = torch.zeros(1, 1, *shape_of(task, network))
+            image = torch.zeros(1, 1, *input_hw(network))
             row |= {"parameters": count_parameters(network), "macs": count_macs(network, image)}
-            runs |= latency_runs(export(task, network, Path(folder), f"{task}_{name}", CARD), name, backends)
+            manifest = export_network(task, network, Path(folder), f"{task}_{name}")
+            runs |= {(name, key): loaded(manifest, InferenceConfig(backend=key, threads=1)) for key in backends}
             rows.append(row)
             print(f"{task} {name}: {row['parameters']} parameters, {row['macs']} MACs", flush=True)
-        latency = measured(runs, args.rounds)
+        latency = median_ms(runs, args.rounds, "onnxruntime")  # on the CPU, as all backends here
     for row in rows:
         row["cpu_ms"] = {key: round(latency[row["block"], key], 3) for key in backends}
     return rows
@@ -135,21 +85,6 @@ def markdown(task: str, rows: list[dict], backends: list[str]) -> str:
         cells += [str(row["training"].get(key, "")) for key in checks]
         lines.append(f"| {' | '.join(cells)} |")
     return f"### {NETWORKS[task].__name__}\n\n" + "\n".join(lines) + "\n"
-
-
-def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "backends": {status.name: status.version for status in available_backends() if status.usable},
-    }
 
 
 def main() -> None:
@@ -175,7 +110,12 @@ def main() -> None:
     backends = [s.name for s in available_backends() if s.usable and s.name in ("onnxruntime", "openvino")]
     rows = {task: compare(task, names, backends, args, rest) for task in args.tasks}
     tables = "\n".join(markdown(task, rows[task], backends) for task in args.tasks)
-    facts = machine() | {"rounds": args.rounds, "scaling": [args.width, args.depth, args.resolution]}
+    versions = {status.name: status.version for status in available_backends() if status.usable}
+    facts = machine() | {
+        "backends": versions,
+        "rounds": args.rounds,
+        "scaling": [args.width, args.depth, args.resolution],
+    }
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), f"\n{tables}")
     if args.json:
         args.json.write_text(

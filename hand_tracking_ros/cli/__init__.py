@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": "show what is installed, what runs, and what is missing",
     "label": "label a folder of images with MediaPipe, to train on or to measure against",
     "train": "train the networks, or fine-tune them on own images",
+    "search": "find networks that are as fast as a device allows",
     "evaluate": "measure accuracy on a labelled data set or on tracking output",
 }
 USER_ERROR = 2

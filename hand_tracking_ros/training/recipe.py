@@ -126,6 +126,21 @@ def _part(kind, values: Mapping[str, Any], where: str):
         raise ConfigError(f"{where}: {error}") from error
 
 
+def save_recipe(recipe: Recipe, path: Path, comment: str) -> None:
+    """Write what ``load_recipe`` reads; defaults are left out, ``comment`` stands above."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            pairs = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+            return {f.name: plain(item) for f, item in pairs if item != f.default and item not in ((), {})}
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+    text = yaml.safe_dump(plain(recipe), sort_keys=False, width=110, default_flow_style=None)
+    path.write_text(f"# {comment}\n{text}", encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Data:
     """Where the folders of a recipe lie, and the pools of synthetic images. Loads them."""

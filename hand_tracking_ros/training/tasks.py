@@ -11,6 +11,7 @@ import torch
 from hand_tracking_ros.geometry import apply, box_around, crop_from_image, warp
 from hand_tracking_ros.skeleton import palm_length
 from hand_tracking_ros.training.crops import CropSampler, load_synthetic_crops, sampling_options
+from hand_tracking_ros.training.distillation import detnet_distance, keynet_distance
 from hand_tracking_ros.training.frames import FrameSampler, dense_target, load_synthetic_frames
 from hand_tracking_ros.training.labelled import load_backgrounds
 from hand_tracking_ros.training.networks import runtime_of
@@ -98,13 +99,19 @@ class KeyNetTask:
             key: torch.from_numpy(value if key == "crop" else value.astype(np.float32)) for key, value in stack.items()
         }
 
-    def loss(self, network: KeyNet, batch):
+    def loss(self, network: KeyNet, batch, teacher: KeyNet | None = None):
         """The parts of the loss on one batch."""
         crop = normalised(batch["crop"][:, None].float()).contiguous(memory_format=torch.channels_last)
         target = KeyNetTarget(batch["keypoints"], batch["depth"].clamp(-3, 3), batch["presence"], batch["right"])
         size = network.config.size
         prior = prior_maps(batch["prior"], batch["prior_scores"], size // 4, size) if self.config.temporal else None
-        return keynet_loss(network(crop, prior), target, size, self.sampler.right)
+        outputs = network(crop, prior)
+        parts = keynet_loss(outputs, target, size, self.sampler.right)
+        if teacher is not None:
+            with torch.no_grad():
+                wanted = teacher(crop, prior if teacher.config.temporal else None)
+            parts["teacher"] = keynet_distance(outputs, wanted)
+        return parts
 
     def mine(self, run: Run, rng: np.random.Generator) -> None:
         """Measure some images of every source, so that the hard ones are drawn more often."""
@@ -140,6 +147,11 @@ class KeyNetTask:
                 error = error / palm_length(keypoints)[:, None]
                 report[f"{name}_tracked_palm_percent"] = round(100 * float(error.mean()), 2)
         return report
+
+    @staticmethod
+    def accuracy(report: Mapping[str, float]) -> float:
+        """0..1, from what validate reports: the mean PCK of its checks."""
+        return float(np.mean([value for name, value in report.items() if name.endswith("_pck20_percent")])) / 100
 
     def answers(self, run: Run, crops: np.ndarray, priors=None) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (N, 21, 2) px and right (N,) of crops (N, S, S); ``priors``: one per crop, default none."""
@@ -220,11 +232,17 @@ class DetNetTask:
         batch = {key: torch.from_numpy(np.stack([t[key] for t in targets])) for key in targets[0]}
         return {"image": torch.from_numpy(np.stack([s.image for s in samples])), **batch}
 
-    def loss(self, network: DetNet, batch):
+    def loss(self, network: DetNet, batch, teacher: DetNet | None = None):
         """The parts of the loss on one batch."""
         image = normalised(batch["image"][:, None].float()).contiguous(memory_format=torch.channels_last)
         target = DetNetTarget(**{key: value for key, value in batch.items() if key != "image"})
-        return detnet_loss(network(image), target)
+        outputs = network(image)
+        parts = detnet_loss(outputs, target)
+        if teacher is not None:
+            with torch.no_grad():
+                wanted = teacher(image)
+            parts["teacher"] = detnet_distance(outputs, wanted)
+        return parts
 
     def mine(self, run: Run, rng: np.random.Generator) -> None:
         """Nothing: the focal loss weighs hard cells already."""
@@ -254,6 +272,11 @@ class DetNetTask:
             false += int((~used).sum())
         recall = round(100 * found / max(hands, 1), 1)
         return {"recall_percent": recall, "false_per_frame": round(false / len(self.check), 3)}
+
+    @staticmethod
+    def accuracy(report: Mapping[str, float]) -> float:
+        """0..1, from what validate reports: recall, less for false hands."""
+        return report["recall_percent"] / 100 / (1 + report["false_per_frame"])
 
 
 def even(groups: list[tuple[float, list]]) -> list:

@@ -23,10 +23,13 @@ from tqdm import tqdm
 
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training import networks, parallel, tasks
+from hand_tracking_ros.training.arguments import add_recipe_arguments, data_of, recipe_of
+from hand_tracking_ros.training.distillation import TEACHER_WEIGHT, load_teacher
 from hand_tracking_ros.training.losses import LossWeights
 from hand_tracking_ros.training.networks import zoo
-from hand_tracking_ros.training.optimisers import OPTIMISERS, bf16_pays, optimisers
-from hand_tracking_ros.training.recipe import RECIPES, Check, Data, Recipe, Source, load_recipe
+from hand_tracking_ros.training.optimisers import bf16_pays, optimisers
+from hand_tracking_ros.training.recipe import Recipe
+from hand_tracking_ros.training.slimming import penalty
 from hand_tracking_ros.training.weights import measure_norms, start_from
 
 BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}"
@@ -70,11 +73,14 @@ def learning_rate(progress: float, peak: float) -> float:
 class Trainer:
     """One run: network, running average, optimiser and loss weights, as one checkpoint."""
 
-    def __init__(self, recipe: Recipe, data: Data, run: Path):
-        self.recipe, self.run = recipe, run
-        self.task = tasks.TASKS[recipe.task](recipe, data)
+    def __init__(
+        self, recipe: Recipe, task: tasks.KeyNetTask | tasks.DetNetTask, run: Path, teacher: str | None = None
+    ):
+        self.recipe, self.task, self.run = recipe, task, run
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        fixed = {name: float(recipe.loss.get(name, weight)) for name, weight in self.task.weights.items()}
+        self.teacher = load_teacher(recipe.task, teacher, task.config).to(self.device) if teacher else None
+        parts = task.weights | ({"teacher": TEACHER_WEIGHT} if teacher else {})
+        fixed = {name: float(recipe.loss.get(name, weight)) for name, weight in parts.items()}
         self.weigh = LossWeights(fixed, learned=bool(recipe.loss.get("learned"))).to(self.device)
         self.network = self.task.network().to(self.device, memory_format=torch.channels_last)
         self.average = Average(self.network)
@@ -94,13 +100,7 @@ class Trainer:
             state = torch.load(self.checkpoint, map_location=self.device)
             if networks.config_of(self.recipe.task, state) != self.network.config:
                 raise ConfigError(f"{self.checkpoint} is of another network: {state.get('config', 'the default one')}")
-            self.network.load_state_dict(state["network"])
-            self.average.network.load_state_dict(state["average"])
-            self.average.steps = state["average_steps"]
-            for optimiser, old in zip(self.optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(old)
-            self.weigh.load_state_dict(state.get("weigh", self.weigh.state_dict()))
-            self.spent_s, self.samples = state["spent_s"], state["samples"]
+            self.restore(state)
             return f"resumed {self.checkpoint} at {self.samples} samples, {self.spent_s / 60:.1f} min"
         if not init:
             return "starting from random weights"
@@ -111,17 +111,38 @@ class Trainer:
         self.average.network.load_state_dict(self.network.state_dict())
         return f"took {taken}"
 
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+    def restore(self, state: dict) -> None:
+        """Take what ``state`` returned."""
+        self.network.load_state_dict(state["network"])
+        self.average.network.load_state_dict(state["average"])
+        self.average.steps = state["average_steps"]
+        for optimiser, old in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(old)
+        self.weigh.load_state_dict(state.get("weigh", self.weigh.state_dict()))
+        self.spent_s, self.samples = state["spent_s"], state["samples"]
+
+    def state(self) -> dict[str, object]:
+        """All that a run needs to go on."""
         state = {"network": self.network.state_dict(), "average": self.average.network.state_dict()}
         state |= {"average_steps": self.average.steps, "optimisers": [o.state_dict() for o in self.optimisers]}
         state |= {"weigh": self.weigh.state_dict(), "spent_s": self.spent_s, "samples": self.samples}
-        state["config"] = dataclasses.asdict(self.network.config)
-        torch.save(state, self.checkpoint.with_suffix(".tmp"))
+        return state | {"config": dataclasses.asdict(self.network.config)}
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        torch.save(self.state(), self.checkpoint.with_suffix(".tmp"))
         self.checkpoint.with_suffix(".tmp").rename(self.checkpoint)
 
     def _batch(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         return {key: value.to(self.device) for key, value in self.task.batch(rng, self.recipe.batch).items()}
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """What is minimised, and its parts."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=bf16_pays(self.device)):
+            parts = self.task.loss(self.network, batch, self.teacher)
+            loss = self.weigh(parts)
+        slim = float(self.recipe.loss.get("slim", 0.0))
+        return (loss + slim * penalty(self.network) if slim else loss), parts
 
     def step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         """One update of the weights; returns the parts of the loss."""
@@ -134,9 +155,7 @@ class Trainer:
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.eval()
         zoo.set_progress(self.network, progress)
-        with torch.autocast(self.device, torch.bfloat16, enabled=bf16_pays(self.device)):
-            parts = self.task.loss(self.network, {key: value.to(self.device) for key, value in batch.items()})
-            loss = self.weigh(parts)
+        loss, parts = self.loss({key: value.to(self.device) for key, value in batch.items()})
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -222,35 +241,13 @@ class _Log:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``hand-tracking train``."""
-    parser.add_argument("task", choices=sorted(tasks.TASKS))
-    parser.add_argument("--config", type=Path, help="recipe (default: that of the shipped network)")
-    parser.add_argument("--data", type=Path, default=Path(), help="folder that holds the recipe's image folders")
-    parser.add_argument(
-        "--labels", type=Path, help="folder with <image folder>/labels.jsonl (default: beside the images)"
-    )
-    parser.add_argument(
-        "--images", type=Path, nargs="+", default=[],
-        help="fine-tune the shipped network on these folders of labelled images instead",
-    )  # fmt: skip
-    parser.add_argument("--kind", choices=("frame", "tight", "cutout"), default="frame", help="of --images")
-    parser.add_argument("--synthetic", type=Path, nargs="*", default=[], help="pools of training/synthetic")
-    parser.add_argument("--negatives", type=Path, nargs="*", default=[], help="keynet: pools of synthetic frames")
+    add_recipe_arguments(parser)
     parser.add_argument("--run", dest="folder", type=Path, required=True, help="folder of the checkpoint and the logs")
     parser.add_argument("--init", help="start from: checkpoint .pt, or a model's name or manifest; 'none': random")
-    parser.add_argument("--block", help=f"what the network is built of: {', '.join(zoo.BLOCKS)}")
-    parser.add_argument("--neck", help="another block for the pyramid")
-    parser.add_argument("--width", type=float, help="multiplies the channels")
-    parser.add_argument("--depth", type=float, help="multiplies the blocks per stage")
-    parser.add_argument("--resolution", type=float, help="multiplies the input's size")
-    parser.add_argument("--temporal", action="store_true", default=None, help="keynet: train KeyNet-F")
-    for name, kind in (("minutes", float), ("batch", int), ("learning_rate", float), ("seed", int), ("mining", float)):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"instead of the recipe's {name}")
-    parser.add_argument("--optimiser", choices=OPTIMISERS, help="instead of the recipe's optimiser")
+    parser.add_argument("--teacher", help="learn the outputs of this network, too: checkpoint .pt, or a model")
     parser.add_argument(
         "--processes", type=int, default=1, help="that train together, each with --batch samples a step"
     )
-    parser.add_argument("--threads", type=int, default=1, help="per process")
-    parser.add_argument("--workers", type=int, default=1, help="processes that prepare images")
     parser.add_argument("--save-every-s", type=float, default=300.0)
 
 
@@ -265,39 +262,11 @@ def _train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     recipe = recipe_of(args)
     torch.manual_seed(recipe.seed)
-    pools = {"pools": tuple(args.synthetic), "negatives": tuple(args.negatives)}
-    trainer = Trainer(recipe, Data(args.data, args.labels, **pools), args.folder)
+    task = tasks.TASKS[recipe.task](recipe, data_of(args))
+    trainer = Trainer(recipe, task, args.folder, args.teacher)
     init = args.init or (recipe.task if args.images else "none")
     print(trainer.resume("" if init == "none" else init), flush=True)
     trainer.train(args.workers, args.save_every_s)
-
-
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe of a command line: the file's, or one to fine-tune on --images, with what the arguments override."""
-    if args.images:
-        recipe = fine_tuning(args.task, args.kind, args.images)
-    else:
-        recipe = load_recipe(args.config or RECIPES / f"{args.task}.yaml")
-    if recipe.task != args.task:
-        raise ConfigError(f"{args.config} is a recipe for {recipe.task}, not for {args.task}")
-    if not args.synthetic and not args.config:
-        rest = tuple(source for source in recipe.sources if source.kind != "synthetic")
-        recipe = dataclasses.replace(recipe, sources=rest)
-    names = ("minutes", "batch", "learning_rate", "seed", "mining", "optimiser")
-    changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    scaling = ("block", "neck", "width", "depth", "resolution", "temporal")
-    network = {name: getattr(args, name) for name in scaling if getattr(args, name) is not None}
-    return dataclasses.replace(recipe, **changes, network={**recipe.network, **network})
-
-
-def fine_tuning(task: str, kind: str, folders: list[Path]) -> Recipe:
-    """A short, careful run on a few images: small steps, norms as they are, a tenth of the images held out."""
-    sources = tuple(Source(kind, images=str(folder.resolve()), held_out_percent=10) for folder in folders)
-    checks = tuple(Check(str(folder.resolve()), held_out_percent=10) for folder in folders)
-    return Recipe(
-        task, sources, {"held_out": checks}, minutes=10, batch=32 if task == "keynet" else 8,
-        learning_rate=2e-4, freeze_norms=True,
-    )  # fmt: skip
 
 
 def main() -> int:

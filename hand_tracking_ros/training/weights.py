@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from hand_tracking_ros.errors import ModelError
 from hand_tracking_ros.manifest import find_manifest, load_manifest
+from hand_tracking_ros.training.networks import from_checkpoint, input_hw
 from hand_tracking_ros.training.networks.blocks import Residual
 
 
@@ -25,6 +27,16 @@ def start_from(network: nn.Module, source: str) -> str:
     manifest = load_manifest(find_manifest(source))
     manifest.verify()
     return f"{load_onnx(network, manifest.file)} convolutions of {manifest.file}"
+
+
+def load_checkpoint(task: str, path: str | Path) -> nn.Module:
+    """The network of a training's checkpoint, with its averaged weights. Raises ModelError when it is none."""
+    try:
+        return from_checkpoint(task, torch.load(path, map_location="cpu"))
+    except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"{path} is no checkpoint of a {task} training: {error}; give the checkpoint.pt of a 'hand-tracking train'"
+        ) from error
 
 
 def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
@@ -135,14 +147,9 @@ def _layers(network: nn.Module) -> list[tuple[nn.Module, nn.BatchNorm2d | None]]
     was_training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 1, *_input_hw(network), device=next(network.parameters()).device))
+            network.eval()(torch.zeros(1, 1, *input_hw(network), device=next(network.parameters()).device))
     finally:
         network.train(was_training)
         for hook in hooks:
             hook.remove()
     return [tuple(pair) for pair in order]
-
-
-def _input_hw(network: nn.Module) -> tuple[int, int]:
-    size = network.config.size
-    return (size, size) if isinstance(size, int) else (size[1], size[0])

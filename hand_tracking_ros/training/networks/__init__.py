@@ -23,6 +23,12 @@ def from_checkpoint(task: str, checkpoint: dict) -> nn.Module:
     return network
 
 
+def input_hw(network: KeyNet | DetNet) -> tuple[int, int]:
+    """Rows and columns of the image that a network takes."""
+    size = network.config.size
+    return (size, size) if isinstance(size, int) else (size[1], size[0])
+
+
 def runtime_of(network: KeyNet | DetNet) -> nn.Module:
     """The module that is exported, in eval mode: decoding around the network, names in ``inputs`` and ``outputs``."""
     if isinstance(network, DetNet):

@@ -24,12 +24,13 @@ def stem(outputs: int, kernel: int, stride: int) -> nn.Sequential:
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around an identity (He et al., CVPR 2016)."""
+    """Two 3x3 convolutions around an identity (He et al., CVPR 2016), ``inner`` channels between them."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, inner: int | None = None):
         super().__init__()
-        second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
-        self.body = nn.Sequential(conv_bn_relu(channels, channels), second)
+        inner = inner or channels
+        second = nn.Sequential(nn.Conv2d(inner, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+        self.body = nn.Sequential(conv_bn_relu(channels, inner), second)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x + self.body(x))

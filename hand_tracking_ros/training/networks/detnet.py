@@ -43,6 +43,11 @@ class DetNetConfig(Scaling):
         width, height = self.full_size
         return self.pixels(width), self.pixels(height)
 
+    @property
+    def stages(self) -> tuple[int, int, int]:
+        """Blocks at strides 8, 16 and 32."""
+        return self.repeats(2), self.repeats(2), self.repeats(3)
+
 
 class DetNet(nn.Module):
     """image (B, 1, H, W) float, normalised -> centre logits (B, 1, H/8, W/8) and fields (B, 6, H/8, W/8)."""
@@ -52,7 +57,7 @@ class DetNet(nn.Module):
         self.config = c = config
         stride4, stride8, stride16, stride32 = map(c.channels, (c.stride4, c.stride8, c.stride16, c.stride32))
         pyramid, head = c.channels(c.pyramid), c.channels(c.head)
-        counts = [c.repeats(base) for base in (2, 2, 3)]
+        counts = c.stages
         names = iter(c.block_names(sum(counts)))
         self.to_stride8 = nn.Sequential(stem(stride4, 7, 4), *stage(names, counts[0], stride4, stride8))
         self.to_stride16 = nn.Sequential(*stage(names, counts[1], stride8, stride16))
@@ -66,6 +71,10 @@ class DetNet(nn.Module):
         self.centre = nn.Conv2d(head, 1, 1)
         self.fields = nn.Conv2d(head, FIELDS, 1)
         nn.init.constant_(self.centre.bias, -4.0)  # most cells hold no hand (focal loss, Lin et al. 2017)
+
+    def places(self) -> list[nn.Module]:
+        """The blocks that ``block`` names, then those that ``neck`` names, in their order."""
+        return [*self.to_stride8[1:], *self.to_stride16, *self.to_stride32, self.merge16, self.merge8]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         x8 = self.to_stride8(image)  # (B, 32, 30, 40)

@@ -50,6 +50,11 @@ class KeyNetConfig(Scaling):
         """Side of the crop in px."""
         return self.pixels(self.full_size)
 
+    @property
+    def stages(self) -> tuple[int, int, int]:
+        """Blocks at strides 4, 8 and 16: most where the whole hand is seen."""
+        return self.repeats(2), self.repeats(3), self.repeats(6)
+
 
 class KeyNet(nn.Module):
     """crop (B, 1, S, S) float, normalised -> heatmap logits (B, 21, S/4, S/4), depth (B, 21), presence, right (B,).
@@ -62,7 +67,7 @@ class KeyNet(nn.Module):
         self.config = c = config
         stem, stride4, stride8, stride16 = map(c.channels, (c.stem, c.stride4, c.stride8, c.stride16))
         pyramid, head = c.channels(c.pyramid), c.channels(c.head)
-        counts = [c.repeats(base) for base in (2, 3, 6)]  # most where the whole hand is seen
+        counts = c.stages
         names = iter(c.block_names(sum(counts)))
         self.to_stride4 = nn.Sequential(conv_bn_relu(1, stem, 2), *stage(names, counts[0], stem, stride4))
         self.to_stride8 = nn.Sequential(*stage(names, counts[1], stride4, stride8))
@@ -79,6 +84,10 @@ class KeyNet(nn.Module):
         if c.temporal:
             self.prior = nn.Conv2d(NUM_JOINTS, stride4, 3, 1, 1, bias=False)
             nn.init.zeros_(self.prior.weight)
+
+    def places(self) -> list[nn.Module]:
+        """The blocks that ``block`` names, then those that ``neck`` names, in their order."""
+        return [*self.to_stride4[1:], *self.to_stride8, *self.to_stride16, self.merge8, self.merge4]
 
     def forward(self, crop: Tensor, prior: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x4 = self.to_stride4(crop)  # (B, 32, 24, 24)

@@ -40,7 +40,10 @@ BLOCKS: dict[str, BlockFactory] = {
 
 
 def block(name: str, inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """A block by its name. Raises ConfigError for a name that is not in BLOCKS."""
+    """A block by its name; 'residual:N' has N inner channels. Raises ConfigError for a name that is not in BLOCKS."""
+    kind, _, inner = name.partition(":")
+    if kind == "residual" and inner.isdecimal():
+        return classic.narrowed(int(inner), inputs, outputs, stride)
     if name not in BLOCKS:
         raise ConfigError(f"there is no block '{name}'; known: {', '.join(BLOCKS)}")
     return BLOCKS[name](inputs, outputs, stride)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.networks.blocks import Residual, conv1x1, conv_bn_relu
 
 
 def residual(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     """Residual 3x3 block (He et al., CVPR 2016); where the shape changes, one 3x3 convolution without a shortcut."""
     return Residual(inputs) if stride == 1 and inputs == outputs else conv_bn_relu(inputs, outputs, stride)
+
+
+def narrowed(inner: int, inputs: int, outputs: int, stride: int = 1) -> nn.Module:
+    """Residual block with ``inner`` channels between its convolutions. Raises ConfigError where the shape changes."""
+    if stride != 1 or inputs != outputs or not 1 <= inner <= outputs:
+        raise ConfigError(
+            f"residual:{inner} needs stride 1 and as many outputs as inputs, at least {inner}; "
+            f"got {inputs} to {outputs}, stride {stride}: only residual blocks around an identity can be narrowed"
+        )
+    return Residual(inputs, inner)
 
 
 class Fire(nn.Module):

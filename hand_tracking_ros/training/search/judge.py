@@ -1,0 +1,147 @@
+"""What all searchers share: short trainings, latencies, rewards, and the log of all candidates."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.training import tasks
+from hand_tracking_ros.training.networks import CONFIGS
+from hand_tracking_ros.training.networks.scaling import Scaling
+from hand_tracking_ros.training.recipe import Data, Recipe
+from hand_tracking_ros.training.search.measure import network_ms
+from hand_tracking_ros.training.search.reward import Reward
+from hand_tracking_ros.training.search.table import Table
+from hand_tracking_ros.training.train import Trainer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that a search has looked at; a line of ``candidates.jsonl``. None: not known.
+
+    ``network``: the fields of its configuration that are not the default. ``accuracy`` 0..1, as the task defines it.
+    """
+
+    network: Mapping[str, Any]
+    predicted_ms: float | None
+    measured_ms: float | None
+    accuracy: float | None = None
+    reward: float | None = None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Measured where that was possible, else predicted."""
+        return self.predicted_ms if self.measured_ms is None else self.measured_ms
+
+
+class Searcher(Protocol):
+    """A way to search. Logs what it looks at with the judge, and goes on where the judge's log ends."""
+
+    def search(self, judge: Judge) -> Candidate:
+        """The best network found. Raises ConfigError when table, recipe and target allow none."""
+
+
+class Judge:
+    """Trains, measures, rewards and logs. ``recipe.minutes`` is the training of one candidate.
+
+    Everything lies in ``run``; what is there already is not done again.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: Data, table: Table, reward: Reward, run: Path, workers: int = 1, rounds: int = 30
+    ):
+        if table.task != recipe.task:
+            raise ConfigError(f"the latency table is of {table.task}, the recipe of {recipe.task}")
+        if not recipe.checks:
+            raise ConfigError("the recipe has no checks: without them nothing says which network is better")
+        self.recipe, self.data, self.table, self.reward = recipe, data, table, reward
+        self.run, self.workers, self.rounds = run, workers, rounds
+        self.base: Scaling = CONFIGS[recipe.task](**recipe.network)
+        self._task = None
+        run.mkdir(parents=True, exist_ok=True)
+
+    def begin(self, method: str) -> None:
+        """Claim the run for a method. Raises ConfigError when it holds a search of other settings."""
+        settings = {
+            "method": method,
+            **dataclasses.asdict(self.reward),
+            **{name: getattr(self.recipe, name) for name in ("task", "minutes", "batch", "seed")},
+        }
+        path = self.run / "search.json"
+        if path.exists() and (old := json.loads(path.read_text())) != settings:
+            raise ConfigError(f"{self.run} holds a search with {old}, not {settings}: take another --run")
+        path.write_text(json.dumps(settings) + "\n")
+
+    @property
+    def log(self) -> Path:
+        """One candidate per line."""
+        return self.run / "candidates.jsonl"
+
+    def history(self) -> list[Candidate]:
+        """All candidates so far."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [Candidate(**json.loads(line)) for line in lines]
+
+    def config(self, candidate: Candidate) -> Scaling:
+        """The configuration of a candidate."""
+        return CONFIGS[self.recipe.task](**candidate.network)
+
+    def measured_ms(self, config: Scaling) -> float | None:
+        """Milliseconds of the whole network in the table's backend; None on another machine than the table's."""
+        if not self.table.is_of_this_machine():
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            (ms,) = network_ms(self.recipe.task, [config], self.table.inference(), self.rounds, Path(folder))
+        return round(ms, 4)
+
+    def note(self, config: Scaling, accuracy: float | None = None, measured_ms: float | None = None) -> Candidate:
+        """Log a network, with its reward where its accuracy is known; measured now unless that is given."""
+        predicted = round(self.table.predict_ms(config), 4) if self.table.covers(config) else None
+        measured = self.measured_ms(config) if measured_ms is None else measured_ms
+        found = Candidate(not_default(config), predicted, measured)
+        if accuracy is not None:
+            reward = round(self.reward(accuracy, found.latency_ms), 5)
+            found = dataclasses.replace(found, accuracy=round(accuracy, 5), reward=reward)
+        with self.log.open("a") as lines:
+            lines.write(json.dumps(dataclasses.asdict(found)) + "\n")
+        return found
+
+    def train(self, config: Scaling) -> float:
+        """Accuracy after a short training; that of a network in the log is known already."""
+        known = [c.accuracy for c in self.history() if c.accuracy is not None and self.config(c) == config]
+        if known:
+            return known[0]
+        name = hashlib.sha256(json.dumps(not_default(config), sort_keys=True).encode()).hexdigest()[:12]
+        torch.manual_seed(self.recipe.seed)
+        return self.run_training(Trainer(self.recipe, self.task(config), self.run / name))
+
+    def run_training(self, trainer: Trainer) -> float:
+        """Accuracy at the end of a training, which goes on from its checkpoint."""
+        print(trainer.resume(""), flush=True)
+        report = trainer.train(self.workers) or trainer.validate()
+        return trainer.task.accuracy(report)
+
+    def task(self, config: Scaling) -> tasks.KeyNetTask | tasks.DetNetTask:
+        """Data and losses for a network; images are loaded once for all that take the same size."""
+        if self._task is None or self._task.config.size != config.size:
+            recipe = dataclasses.replace(self.recipe, network=not_default(config))
+            self._task = tasks.TASKS[recipe.task](recipe, self.data)
+        task = copy.copy(self._task)
+        task.config = config
+        return task
+
+
+def not_default(config: Scaling) -> dict[str, Any]:
+    """The fields of a configuration that a recipe has to state."""
+    fields = dataclasses.fields(config)
+    return {f.name: getattr(config, f.name) for f in fields if getattr(config, f.name) != f.default}
