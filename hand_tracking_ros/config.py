@@ -88,7 +88,7 @@ class KeypointConfig(Config):
     """KeyNet: 21 keypoints of the hand in a box."""
 
     model: str = param("keynet", "Model name in models/, or a path to a manifest .yaml", read_only=True)
-    crop_scale: float = param(1.5, "Side of the crop over the side of the hand's tight box", low=1.0, high=3.0)
+    crop_scale: float = param(1.4, "Side of the crop over the side of the hand's tight box", low=1.0, high=3.0)
     duplicate_share: float = param(
         0.35, "Hands whose keypoints are closer than this share of a palm are one hand", low=0.0, high=1.0
     )

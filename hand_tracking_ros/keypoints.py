@@ -51,13 +51,16 @@ class KeypointEstimator:
         results = self._run(mono, looks + [_Look(boxes[i], not looks[i].mirror) for i in unsure], camera)
         results, others = results[: len(boxes)], results[len(boxes) :]
         for i, other in zip(unsure, others):
+            presence = min(results[i].presence, other.presence)  # a hand is one in the mirror as well
             if _as_right(other, not looks[i].mirror) > _as_right(results[i], looks[i].mirror):
                 results[i], looks[i] = other, _Look(boxes[i], not looks[i].mirror)
+            results[i] = replace(results[i], presence=presence)
         if self.config.refine_new:
             new = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED and results[i].presence > 0.1]
             closer = [looks[i]._replace(box=replace(boxes[i], box=box_around(results[i].keypoints_px))) for i in new]
             for i, refined in zip(new, self._run(mono, closer, camera)):
-                results[i] = replace(refined, box=boxes[i].box)
+                presence = min(results[i].presence, refined.presence)
+                results[i] = replace(refined, box=boxes[i].box, presence=presence)
         return suppress_duplicates(results, self.config.duplicate_share)
 
     def _run(self, mono: np.ndarray, looks: Sequence[_Look], camera: Camera | None) -> list[HandKeypoints]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from tiny_models import DETNET_TENSORS, FACTS, KEYNET_F_TENSORS, KEYNET_TENSORS, save_model
 
+from hand_tracking_ros.config import KeypointConfig
 from hand_tracking_ros.manifest import write_manifest
 
 SIDE_PX = 96.0  # side of a hand's box
@@ -121,7 +122,11 @@ def write_models(folder: Path, prior: bool = False) -> dict[str, str]:
     write_manifest(folder / "blob_detnet.yaml", **names, **DETNET_TENSORS, **FACTS)
 
     pixels = np.stack(np.meshgrid(np.arange(96) + 0.5, np.arange(96) + 0.5), axis=-1).reshape(1, 96 * 96, 2)
-    weights = {"grid": pixels, "template": (64 * template())[None], "joints": np.ones((1, 21))}
+    weights = {
+        "grid": pixels,
+        "template": (96 / KeypointConfig().crop_scale * template())[None],
+        "joints": np.ones((1, 21)),
+    }
     name, tensors = ("blob_keynet_f", KEYNET_F_TENSORS) if prior else ("blob_keynet", KEYNET_TENSORS)
     told = ", float[N, 21, 2] prior, float[N, 21] prior_scores" if prior else ""
     save_model(KEYNET_TEXT.replace("] crop)", f"] crop{told})"), weights, folder / f"{name}.onnx")

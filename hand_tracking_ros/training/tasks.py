@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from hand_tracking_ros.config import KeypointConfig
 from hand_tracking_ros.geometry import apply, box_around, crop_from_image, warp
 from hand_tracking_ros.skeleton import palm_length
 from hand_tracking_ros.training.crops import CropSampler, load_synthetic_crops, sampling_options
@@ -186,7 +187,7 @@ def look_both_ways(
     return points, np.where(is_left, 1 - left, right)
 
 
-def fixed_crops(images, size: int, scale: float = 1.5):
+def fixed_crops(images, size: int, scale: float = KeypointConfig().crop_scale):
     """Crops as the tracker would cut them with perfect boxes: (N, S, S) uint8, keypoints (N, 21, 2), right (N,)."""
     crops, keypoints, rights = [], [], []
     for image in images:
