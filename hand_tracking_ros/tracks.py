@@ -150,7 +150,7 @@ class HandTracks:
             else replace(track.hand_box, expected_px=track.keypoints_px)
             for track in self._tracks
         ]
-        if len(boxes) == 2:
+        if len(boxes) == 2 and all(box.source != Source.DETECTED for box in boxes):  # new ones are seen both ways
             unsure, sure = sorted(range(2), key=lambda i: abs(boxes[i].right_score - 0.5))
             other = 1.0 - boxes[sure].right_score
             alike = (boxes[unsure].right_score < 0.5) == (boxes[sure].right_score < 0.5)

