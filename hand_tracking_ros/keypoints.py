@@ -42,7 +42,8 @@ class KeypointEstimator:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
         Smeared keypoints are no hand, whatever the network's presence says: see ``sure_score``. Hands that are believed
-        to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried.
+        to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried, and
+        their presence is that of the less convincing one.
         New detections are looked at once more when ``refine_new``: that crop follows the first result. Of two results
         on the same hand the one with the higher id gets presence 0.
         """

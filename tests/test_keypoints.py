@@ -5,12 +5,14 @@ from __future__ import annotations
 import blob_models
 import numpy as np
 import pytest
+from tiny_models import FACTS, KEYNET_TENSORS, save_model
 
 from hand_tracking_ros.cli.demo import demo_directory
 from hand_tracking_ros.config import KeypointConfig
 from hand_tracking_ros.evaluation.datasets import labelled_images
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.keypoints import KeypointEstimator, suppress_duplicates
+from hand_tracking_ros.manifest import write_manifest
 from hand_tracking_ros.records import read_labels
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
@@ -125,6 +127,28 @@ def test_left_hands_are_seen_in_a_mirror_and_new_ones_both_ways(tmp_path):
         hand = seen(right_score, source)
         np.testing.assert_allclose(hand.keypoints_px, points, atol=0.3)
         assert hand.right_score == pytest.approx(says, abs=1e-6)
+
+
+def test_a_new_hand_must_be_one_in_the_mirror_as_well(tmp_path):
+    """A network that sees hands in the left half of its crop only: what stands there is none in the mirror."""
+    text = blob_models.KEYNET_TEXT.replace(
+        "share = Div(mass, full)", "seen = MatMul(flat, half)\n  share = Div(seen, full)"
+    )
+    x, y = np.meshgrid(np.arange(96) + 0.5, np.arange(96) + 0.5)
+    weights = {
+        "grid": np.stack([x, y], axis=-1).reshape(1, -1, 2), "template": 64 * blob_models.template()[None],
+        "joints": np.ones((1, 21)), "half": (x < 48).astype(np.float32).reshape(1, -1, 1),
+    }  # fmt: skip
+    save_model(text, weights, tmp_path / "half.onnx")
+    names = {"name": "half", "task": "keypoints", "file": "half.onnx", "max_batch": 4}
+    write_manifest(tmp_path / "half.yaml", **names, **KEYNET_TENSORS, **FACTS)
+    estimator = KeypointEstimator(KeypointConfig(model=str(tmp_path / "half.yaml"), refine_new=False), max_hands=2)
+    image, box = blob_models.draw((270, 200)), Box((300, 200), (blob_models.SIDE_PX,) * 2, 0.0)
+    presence = {
+        source: estimator.estimate(image, [HandBox(box, 0.9, 0.9, 1, source)])[0].presence
+        for source in (Source.PROPAGATED, Source.DETECTED)
+    }
+    assert presence[Source.PROPAGATED] > 0.9 and presence[Source.DETECTED] < 0.1
 
 
 def test_a_new_hand_is_taken_the_way_in_which_it_looks_like_a_right_one():
