@@ -360,6 +360,15 @@ def test_crops_are_repeatable_and_sized_as_promised(generator):
     assert set(sides) == {Side.LEFT, Side.RIGHT}
 
 
+@pytest.mark.parametrize("share", (0.0, 1.0))
+def test_holding_is_the_share_of_hands_in_frames_that_hold_something(generator, monkeypatch, share):
+    held, held_object = [], scene.held_object
+    monkeypatch.setattr(scene, "held_object", lambda hand, rng: held.append(hand) or held_object(hand, rng))
+    monkeypatch.setattr(generator, "holding", {"crops": 0.5, "frames": share})
+    hands = sum(len(generator.frame(index)[1]) for index in range(8))
+    assert hands > 4 and len(held) == share * hands
+
+
 def test_frames_pack_into_arrays(generator):
     from hand_tracking_ros.training.synthetic.dataset import pack_frames
     from hand_tracking_ros.training.synthetic.sheet import contact_sheet

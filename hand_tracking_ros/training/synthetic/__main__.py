@@ -36,7 +36,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             f"--{name}", nargs="*", type=lambda text, known=known: share(text, known), metavar="NAME=SHARE",
             help=f"instead of {' '.join(f'{k}={v}' for k, v in known.items())}",
         )  # fmt: skip
-    parser.add_argument("--holding", type=float, default=0.25, help="crops: share of hands that hold something")
+    parser.add_argument("--holding", type=float, help="share of hands that hold something")
     parser.add_argument("--sharp", action="store_true", help="good light, no blur, no noise: the training adds them")
     parser.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders with photos or texture sheets")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="background files that show hands")

@@ -21,6 +21,7 @@ from hand_tracking_ros.types import Camera
 CROP_PX = 160
 FRAME_WH = (320, 240)
 SUPERSAMPLING = 1.5
+HOLDING = {"crops": 0.25, "frames": 0.2}  # share of hands that hold something
 # A joint lies at most this far below the skin, in model units: the palm is thicker than the fingers.
 FLESH = np.where(np.isin(np.arange(NUM_JOINTS), (0, 1, 2, 5, 9, 13, 17)), 0.27, 0.14)
 
@@ -45,13 +46,14 @@ class Generator:
 
     def __init__(
         self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000, skip=(), mixture=None, views=None,
-        holding: float = 0.25, shot=photo.random_shot, fisheye: float = 0.0, rolling: float = 0.0,
+        holding: float | None = None, shot=photo.random_shot, fisheye: float = 0.0, rolling: float = 0.0,
     ):  # fmt: skip
-        """``holding``: share of crops in which the hand holds something; ``shot``: how pictures are taken; ``fisheye``:
-        share of frames through a fisheye; ``rolling``: share of all pictures with a rolling shutter."""
+        """``holding``: share of hands that hold something, by default HOLDING; ``shot``: how pictures are taken;
+        ``fisheye``: share of frames through a fisheye; ``rolling``: share of all pictures with a rolling shutter."""
         model = HandModel()
         self.seed, self.channels = seed, channels
-        self.holding, self.shot, self.fisheye, self.rolling = holding, shot, fisheye, rolling
+        self.holding = HOLDING if holding is None else dict.fromkeys(HOLDING, holding)
+        self.shot, self.fisheye, self.rolling = shot, fisheye, rolling
         self.scenes = scene.SceneSampler(model, seed, poses, mixture or MIXTURE, views or scene.VIEWS)
         self.backgrounds = Backgrounds(background_folders, seed, skip=skip)
         self.renderer = Renderer(model)
@@ -69,7 +71,7 @@ class Generator:
         side = Side(int(rng.integers(1, 3)))
         distance = np.exp(rng.uniform(np.log(0.2), np.log(1.1)))
         position = distance * np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.45, 0.45), 1.0])
-        holds = rng.random() < self.holding
+        holds = rng.random() < self.holding["crops"]
         hand = self.scenes.hand(person, side, rng, position, holds=holds)
         if hand.keypoints_m()[:, 2].min() < 0.09:
             return None
@@ -123,7 +125,7 @@ class Generator:
         for _ in range(count):
             if len(hands) >= 2 or rng.random() < 0.2:
                 person = self.scenes.person(rng)
-            holds = bool(rng.random() < 0.2)
+            holds = bool(rng.random() < self.holding["frames"])
             hand = self._place(lens, person, hands, holds, rng)
             if hand is not None:
                 hands.append(hand)
