@@ -19,7 +19,15 @@ from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.training import augment
 from hand_tracking_ros.training.crops import CropJitter, CropSampler, sampling_options
 from hand_tracking_ros.training.export import export
-from hand_tracking_ros.training.frames import FrameHand, FrameSampler, dense_target, moved, similarity
+from hand_tracking_ros.training.frames import (
+    FrameHand,
+    FrameSample,
+    FrameSampler,
+    dense_target,
+    letterboxed,
+    moved,
+    similarity,
+)
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage, held_out, load_labelled, texture_tiles
 from hand_tracking_ros.training.losses import LossWeights
 from hand_tracking_ros.training.mining import LIMITS, Draw
@@ -190,6 +198,20 @@ def test_frame_samples_have_boxes_where_their_hands_are(monkeypatch):
         inside += int(bright[mask == 1].sum())
         outside += int(bright[mask == 0].sum())
     assert inside > 1000 and outside < 0.02 * inside
+
+
+@pytest.mark.parametrize(("aspect", "wh"), ((16 / 9, (320, 180)), (1.0, (240, 240)), (3 / 4, (180, 240))))
+def test_a_letterboxed_frame_is_black_outside_and_keeps_the_hands_inside(aspect, wh):
+    """The part that the detector's letterbox fills: as large as fits, at the top left."""
+    image = np.full((240, 320), 90, np.uint8)
+    hands = tuple(
+        FrameHand(Box((x, y), (30.0, 30.0)), 1.0, True) for x, y in ((50.0, 60.0), (300.0, 60.0), (60.0, 200.0))
+    )
+    framed = letterboxed(FrameSample(image, hands), aspect)
+    assert (framed.image[: wh[1], : wh[0]] == 90).all() and framed.image.sum() == 90 * wh[0] * wh[1]
+    assert (image == 90).all()
+    assert framed.hands == tuple(h for h in hands if h.box.center_px[0] < wh[0] and h.box.center_px[1] < wh[1])
+    assert 1 <= len(framed.hands) < 3
 
 
 def test_soft_argmax_finds_a_gaussian_and_its_spread():

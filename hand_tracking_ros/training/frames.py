@@ -15,6 +15,8 @@ from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
 from hand_tracking_ros.training.networks.detnet import FIELDS, SIDE_UNIT_PX, STRIDE
 
 MIN_SIDE_PX, MAX_SIDE_PX = 14.0, 210.0  # of hands pasted into a 320x240 frame
+LETTERBOXED = 0.4  # share of frames that have another shape than the network's input
+ASPECTS = (16 / 9, 16 / 10, 5 / 4, 1.0, 3 / 4)  # their width over their height
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class FrameSampler:
         """One augmented sample."""
         make = (self._real, self._pasted, self._synthetic)[rng.choice(3, p=self.shares)]
         sample = make(rng)
-        return FrameSample(degrade(sample.image, rng), sample.hands)
+        sample = FrameSample(degrade(sample.image, rng), sample.hands)
+        return letterboxed(sample, ASPECTS[rng.integers(len(ASPECTS))]) if rng.random() < LETTERBOXED else sample
 
     def _real(self, rng) -> FrameSample:
         return self._warped(self.frames[rng.integers(len(self.frames))], rng, (0.55, 1.9))
@@ -133,6 +136,15 @@ class FrameSampler:
     def _visible(self, hand: FrameHand) -> bool:
         x, y = hand.box.center_px
         return 0 <= x < self.size[0] and 0 <= y < self.size[1] and 6 <= hand.box.size_px[0] <= 400
+
+
+def letterboxed(sample: FrameSample, aspect: float) -> FrameSample:
+    """The top left part of a frame, ``aspect`` times as wide as high, on black: as the detector sees such images."""
+    height, width = sample.image.shape
+    inside_wh = min(width, round(height * aspect)), min(height, round(width / aspect))
+    image = np.zeros_like(sample.image)
+    image[: inside_wh[1], : inside_wh[0]] = sample.image[: inside_wh[1], : inside_wh[0]]
+    return FrameSample(image, tuple(hand for hand in sample.hands if (hand.box.center_px < np.array(inside_wh)).all()))
 
 
 def _apart(a: Box, b: Box) -> bool:
