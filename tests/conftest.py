@@ -50,3 +50,11 @@ def ros(ros_context):
     """The context; the nodes that the test adds end with it."""
     yield ros_context
     ros_context.remove_nodes()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Parameters that choose the test networks, which take bright discs for hands; see ros_graph.py."""
+    from ros_graph import write_blob_models
+
+    return write_blob_models(tmp_path_factory.mktemp("models"))

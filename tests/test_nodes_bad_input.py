@@ -26,12 +26,6 @@ WIDTH, HEIGHT = 640, 480
 MS = 1_000_000
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    values = write_blob_models(tmp_path_factory.mktemp("models"))
-    return {name.replace(".", "__"): value for name, value in values.items()}
-
-
 class Tracker:
     """An active tracker node, fed by hand."""
 
@@ -205,7 +199,7 @@ BAD_MODELS = [
 @pytest.mark.parametrize(("damage", "says"), BAD_MODELS, ids=[row[0].__name__ for row in BAD_MODELS])
 @pytest.mark.parametrize("name", ["hand_tracker_node", "keypoint_node"])
 def test_a_bad_model_fails_the_configure_transition(ros, tmp_path, capfd, name, damage, says):
-    values = {key.replace(".", "__"): value for key, value in write_blob_models(tmp_path).items()}
+    values = write_blob_models(tmp_path)
     damage(tmp_path)
     node = ros.node(name, "/model", **values)
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
@@ -215,7 +209,7 @@ def test_a_bad_model_fails_the_configure_transition(ros, tmp_path, capfd, name, 
 
 
 def test_a_model_that_is_put_right_can_be_configured(ros, tmp_path):
-    values = {key.replace(".", "__"): value for key, value in write_blob_models(tmp_path).items()}
+    values = write_blob_models(tmp_path)
     shutil.move(tmp_path / "blob_detnet.onnx", tmp_path / "elsewhere.onnx")
     node = ros.node("detector_node", "/mended", **values)
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
@@ -227,7 +221,7 @@ def test_an_unknown_model_or_a_wrong_one_fails_the_configure_transition(ros, mod
     node = ros.node("detector_node", "/unknown", detector__model="palmnet")
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert "unknown model 'palmnet'" in capfd.readouterr().err
-    node = ros.node("detector_node", "/swapped", detector__model=models["keypoints__model"])
+    node = ros.node("detector_node", "/swapped", detector__model=models["keypoints.model"])
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert "is for task 'keypoints'" in capfd.readouterr().err
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from blob_models import draw, hand_at
-from ros_graph import diagnostics, write_blob_models
+from ros_graph import diagnostics
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -26,12 +26,6 @@ from hand_tracking_ros.types import HandKeypoints, Source
 MS = 1_000_000
 K = [500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0]
 HAND_M = 0.5
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    values = write_blob_models(tmp_path_factory.mktemp("models"))
-    return {name.replace(".", "__"): value for name, value in values.items()}
 
 
 def depth_message(header: Header, encoding: str, size=(640, 480), hand_m: float = HAND_M) -> Image:
@@ -196,7 +190,8 @@ def test_a_camera_of_a_rig_measures_with_its_depth_image(ros, models, tmp_path, 
     """The only camera that works has depth: the distance is measured, though no other camera sees the hand."""
     namespace = f"/depth_rig_{depth or 'all'}"
     names = ("cam0", "cam1") if depth else ("cam0",)
-    values = {"depth__enabled": True, "depth__wait_s": 1.0, "rig__depth": depth, "rig__silent_s": 0.05}
+    values = {"depth__enabled": True, "depth__wait_s": 1.0, "depth__silent_s": 60.0}
+    values |= {"rig__depth": depth, "rig__silent_s": 0.05}
     node = rig_node(ros, models, tmp_path, namespace, names, **values)
     assert node.bring_up()
     answers = ros.listen(HandArray, f"{namespace}/hands")

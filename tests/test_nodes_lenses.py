@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from blob_models import draw
-from ros_graph import diagnostics, write_blob_models
+from ros_graph import diagnostics
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import Header
 
@@ -47,9 +47,8 @@ def test_the_camera_of_a_message():
     np.testing.assert_allclose(binned.project(point), (FISHEYE.project(point) - (40, 20)) / (2, 4))
 
 
-def test_keypoint_node_looks_through_the_lens_that_camera_info_states(ros, tmp_path):
-    values = write_blob_models(tmp_path)
-    node = ros.node("keypoint_node", "/fisheye", **{name.replace(".", "__"): value for name, value in values.items()})
+def test_keypoint_node_looks_through_the_lens_that_camera_info_states(ros, models):
+    node = ros.node("keypoint_node", "/fisheye", **models)
     assert node.bring_up()
     answers = ros.listen(HandKeypointsArray, "/fisheye/keypoints", result_qos())
     publishers = [
@@ -64,7 +63,7 @@ def test_keypoint_node_looks_through_the_lens_that_camera_info_states(ros, tmp_p
     boxes.publish(boxes_to_message([box], header, 640, 480))
     ros.until(lambda: answers, "keypoints")
     (answer,) = keypoints_from_message(answers[0])
-    estimator = KeypointEstimator(KeypointConfig(model=values["keypoints.model"]))
+    estimator = KeypointEstimator(KeypointConfig(model=models["keypoints.model"]))
     (expected,) = estimator.estimate(image, [box], FISHEYE)
     (without,) = estimator.estimate(image, [box])
     np.testing.assert_allclose(answer.keypoints_px, expected.keypoints_px, atol=1e-4)

@@ -38,8 +38,7 @@ def parameters(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     write_clip(folder / "clip", count=3)
     save_rig(folder / "rig.yaml", Rig((RigCamera("cam0", 640, 480, Camera(500.0, 500.0, 320.0, 240.0)),)))
-    values = {**write_blob_models(folder), "camera.source": str(folder / "clip"), "rig.file": str(folder / "rig.yaml")}
-    return {name.replace(".", "__"): value for name, value in values.items()}
+    return {**write_blob_models(folder), "camera.source": str(folder / "clip"), "rig.file": str(folder / "rig.yaml")}
 
 
 def change(ros, node, transition: int) -> bool:

@@ -27,12 +27,6 @@ QUICK = {"budget__window_s": 0.5, "budget__recover_s": 0.5}
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    values = write_blob_models(tmp_path_factory.mktemp("models"))
-    return {name.replace(".", "__"): value for name, value in values.items()}
-
-
-@pytest.fixture(scope="module")
 def rig_file(tmp_path_factory) -> str:
     file = tmp_path_factory.mktemp("rig") / "rig.yaml"
     save_rig(file, Rig((RigCamera("eye", 640, 480, Camera(500.0, 500.0, 320.0, 240.0)),)))
@@ -106,7 +100,7 @@ def test_levels_are_given_up_applied_said_and_taken_back(ros, models, rig_file, 
 def test_smaller_networks_take_over_and_give_back(ros, models, tmp_path):
     small = {
         "budget__keypoints_model": write_blob_models(tmp_path)["keypoints.model"],
-        "budget__detector_model": models["detector__model"],
+        "budget__detector_model": models["detector.model"],
     }
     bench = Bench(ros, "hand_tracker_node", "/load_small", "image_raw", **models, **QUICK, **small)
     full = bench.node._tracker.estimator

@@ -12,7 +12,7 @@ pytest.importorskip("hand_tracking_ros.msg", reason="the package was installed w
 
 from blob_models import draw
 from geometry_msgs.msg import PoseArray, PoseStamped
-from ros_graph import diagnostics, write_blob_models
+from ros_graph import diagnostics
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header
 
@@ -146,9 +146,8 @@ def test_without_calibration_the_arrays_are_empty_and_the_log_says_why(ros, capf
     assert "camera_info is missing or not calibrated" in capfd.readouterr().err
 
 
-def test_the_tracker_node_publishes_poses_from_images(ros, tmp_path):
-    parameters = {name.replace(".", "__"): value for name, value in write_blob_models(tmp_path).items()}
-    node = ros.node("hand_tracker_node", "/poses", **parameters)
+def test_the_tracker_node_publishes_poses_from_images(ros, models):
+    node = ros.node("hand_tracker_node", "/poses", **models)
     assert node.bring_up()
     states = ros.listen(JointState, "/poses/hand_tracker_node/joint_states")
     images = ros.publisher(Image, "/poses/image_raw")

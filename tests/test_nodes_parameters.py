@@ -10,7 +10,6 @@ from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_graph import write_blob_models
 
 from hand_tracking_ros.config import flat_fields
 from hand_tracking_ros.errors import ConfigError
@@ -93,8 +92,7 @@ def test_numbers_are_read_kindly(ros):
     assert camera.get_parameter("camera.source").value == "0"
 
 
-def test_a_change_is_applied_before_the_next_frame(ros, tmp_path):
-    models = {key.replace(".", "__"): value for key, value in write_blob_models(tmp_path).items()}
+def test_a_change_is_applied_before_the_next_frame(ros, models):
     node = ros.node("hand_tracker_node", "/apply", **models)
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     node.set_parameters([Parameter("filter.kind", value="none"), Parameter("track.max_hands", value=1)])

@@ -16,7 +16,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from blob_models import draw
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
-from ros_graph import diagnostics, node_command, process, write_blob_models
+from ros_graph import diagnostics, node_command, process
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -35,12 +35,6 @@ FOLDER = DATA / "videos" / "stereo_desk"
 MODELS = [models_directory() / f"{name}.yaml" for name in ("detnet", "keynet")]
 MS = 1_000_000
 BASE_M = 0.1  # the second camera stands to the right of the first
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    values = write_blob_models(tmp_path_factory.mktemp("models"))
-    return {name.replace(".", "__"): value for name, value in values.items()}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from blob_models import draw
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TransformStamped
-from ros_graph import diagnostics, node_command, process, write_blob_models
+from ros_graph import diagnostics, node_command, process
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -33,11 +33,6 @@ K = [500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0]
 HEAD = ("base_link", "head", EYE_M, STILL)
 LEFT = ("head", "left_eye", (0.0, 0.0, 0.0), OPTICAL)
 RIGHT = ("head", "right_eye", (0.0, -BASE_M, 0.0), OPTICAL)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return write_blob_models(tmp_path_factory.mktemp("models"))
 
 
 def link(parent: str, child: str, at, turn) -> TransformStamped:
@@ -96,7 +91,7 @@ class Robot:
 
 def bench(ros, models, namespace: str, **parameters):
     values = {**models, "rig.extrinsics": "tf", "rig.cameras": "left, right", "rig.wait_s": 1.0, **parameters}
-    node = ros.node("rig_tracker_node", namespace, **{name.replace(".", "__"): v for name, v in values.items()})
+    node = ros.node("rig_tracker_node", namespace, **values)
     assert node.bring_up()
     return node, Robot(ros, namespace)
 
@@ -236,15 +231,13 @@ BAD = {
 @needs_tf2
 @pytest.mark.parametrize("cameras", BAD)
 def test_wrong_names_of_cameras_fail_to_configure(ros, models, capfd, cameras):
-    values = {name.replace(".", "__"): value for name, value in models.items()}
-    node = ros.node("rig_tracker_node", "/tf_names", **values, rig__extrinsics="tf", rig__cameras=cameras)
+    node = ros.node("rig_tracker_node", "/tf_names", **models, rig__extrinsics="tf", rig__cameras=cameras)
     assert not node.bring_up()
     assert BAD[cameras] in capfd.readouterr().err and BAD[cameras] in diagnostics(node)["message"]
 
 
 @pytest.mark.skipif(HAS_TF2, reason="tf2_msgs is installed here")
 def test_without_tf2_msgs_the_node_does_not_configure_and_says_what_to_install(ros, models, capfd):
-    values = {name.replace(".", "__"): value for name, value in models.items()}
-    node = ros.node("rig_tracker_node", "/tf_none", **values, rig__extrinsics="tf", rig__cameras="left,right")
+    node = ros.node("rig_tracker_node", "/tf_none", **models, rig__extrinsics="tf", rig__cameras="left,right")
     assert not node.bring_up()
     assert "'rig.extrinsics: tf' needs the ROS package tf2_msgs" in capfd.readouterr().err

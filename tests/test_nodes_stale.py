@@ -10,7 +10,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from blob_models import draw
 from rclpy.qos import QoSProfile
-from ros_graph import diagnostics, write_blob_models
+from ros_graph import diagnostics
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -40,8 +40,7 @@ def message_of(kind: type, number: int):
 
 
 @pytest.mark.parametrize(("name", "inputs", "output"), ROUTES, ids=[route[0] for route in ROUTES])
-def test_a_node_that_was_held_up_goes_on_with_the_newest(ros, tmp_path, name, inputs, output):
-    models = {key.replace(".", "__"): value for key, value in write_blob_models(tmp_path).items()}
+def test_a_node_that_was_held_up_goes_on_with_the_newest(ros, models, name, inputs, output):
     node = ros.node(name, f"/stale_{name}", **models)
     assert node.bring_up()
     publishers = {topic: ros.publisher(kind, f"/stale_{name}/{topic}", RELIABLE) for topic, kind in inputs.items()}
