@@ -65,14 +65,14 @@ class FlowPropagator:
     """Moves boxes by optical flow. Keeps no state between frames."""
 
     def __init__(self, config: FlowConfig) -> None:
-        self._config = config
+        self.config = config
 
     def prepare(self, mono: np.ndarray) -> FlowImage:
         """Halve ``mono`` (H, W) uint8 until it is at most ``max_width_px`` wide. Raises ImageError on another kind."""
         if mono.ndim != 2 or mono.dtype != np.uint8 or mono.size == 0:
             raise ImageError(f"optical flow needs a mono image (H, W) of uint8, got shape {mono.shape} of {mono.dtype}")
         height, width = mono.shape
-        while mono.shape[1] > self._config.max_width_px:
+        while mono.shape[1] > self.config.max_width_px:
             half = (mono.shape[1] // 2, max(mono.shape[0] // 2, 1))
             mono = cv2.resize(mono, half, interpolation=cv2.INTER_AREA)
         return FlowImage(mono, np.array([mono.shape[1] / width, mono.shape[0] / height]))
@@ -106,7 +106,7 @@ class FlowPropagator:
 
     def _track(self, previous: FlowImage, current: FlowImage, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where points (N, 2) went, and which of them (N,) passed the forward-backward check."""
-        config = self._config
+        config = self.config
         lk = {"winSize": (config.window_px,) * 2, "maxLevel": config.levels, "criteria": CRITERIA}
         size = np.array(previous.mono.shape[::-1])
         small = points_px * previous.scale
@@ -122,7 +122,7 @@ class FlowPropagator:
 
     def _motion(self, keypoints_px, box: Box, start: np.ndarray, end: np.ndarray, good: np.ndarray) -> BoxMotion:
         count = int(good.sum())
-        if count < self._config.min_points:
+        if count < self.config.min_points:
             return BoxMotion(box, np.array(keypoints_px, np.float64), np.zeros(NUM_JOINTS, bool), count, False)
         z_start, z_end = start @ [1, 1j], end @ [1, 1j]
         tolerance_px = max(INLIER_SHARE * max(box.size_px), MIN_INLIER_PX)

@@ -11,6 +11,7 @@ import numpy as np
 from hand_tracking_ros.backends import create_backend
 from hand_tracking_ros.config import InferenceConfig, KeypointConfig
 from hand_tracking_ros.detection import load_task_manifest
+from hand_tracking_ros.fusion import averaged
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
 from hand_tracking_ros.types import Camera, HandBox, HandKeypoints, Source
@@ -43,9 +44,9 @@ class KeypointEstimator:
 
         Smeared keypoints are no hand, whatever the network's presence says: see ``sure_score``. Hands that are believed
         to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried, and
-        their presence is that of the less convincing one.
-        New detections are looked at once more when ``refine_new``: that crop follows the first result. Of two results
-        on the same hand the one with the higher id gets presence 0.
+        their presence is that of the less convincing one. Keypoints are averaged with those that the box expects, where
+        it says how sure these are (fusion.py). New detections are looked at once more when ``refine_new``: that crop
+        follows the first result. Of two results on the same hand the one with the higher id gets presence 0.
         """
         looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
         unsure = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED or b.right_score == 0.5]
@@ -62,6 +63,11 @@ class KeypointEstimator:
             for i, refined in zip(new, self._run(mono, closer, camera)):
                 presence = min(results[i].presence, refined.presence)
                 results[i] = replace(refined, box=boxes[i].box, presence=presence)
+        for i, box in enumerate(boxes):
+            if box.expected_px is not None and box.expected_variance is not None:
+                seen, scores = results[i].keypoints_px, results[i].keypoint_scores
+                points = averaged(box.expected_px, box.expected_variance, seen, scores)
+                results[i] = replace(results[i], keypoints_px=points)
         return suppress_duplicates(results, self.config.duplicate_share)
 
     def _run(self, mono: np.ndarray, looks: Sequence[_Look], camera: Camera | None) -> list[HandKeypoints]:

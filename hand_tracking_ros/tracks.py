@@ -13,6 +13,7 @@ import numpy as np
 
 from hand_tracking_ros.config import FlowConfig, TrackConfig
 from hand_tracking_ros.flow import FlowImage, FlowPropagator, moved_onto
+from hand_tracking_ros.fusion import after_flow, after_seeing
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
@@ -36,6 +37,7 @@ class _Track:
     seen_s: float
     seen: bool = False  # in the last frame
     followed: np.ndarray = field(default_factory=lambda: np.zeros(NUM_JOINTS, bool))  # joints, by flow in this frame
+    variance: np.ndarray = field(default_factory=lambda: np.full(NUM_JOINTS, np.inf))  # of keypoints_px (fusion.py)
     seen_center_px: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
     velocity_px_s: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of the box centre
 
@@ -120,7 +122,8 @@ class HandTracks:
             if points is None or not track.seen:
                 continue
             if track.hand_box.source == Source.PROPAGATED and vote:
-                track.keypoints_px = _voted(track.keypoints_px, points, track.followed)
+                track.keypoints_px, contradicted = _voted(track.keypoints_px, points, track.followed)
+                track.variance = np.where(contradicted, np.inf, track.variance)
             elif track.hand_box.source == Source.PREDICTED and np.isfinite(points).all():
                 track.keypoints_px = points
                 self._move(track, box_around(points), Source.PREDICTED)
@@ -147,7 +150,7 @@ class HandTracks:
         boxes = [
             track.hand_box
             if track.keypoints_px is None or track.hand_box.source == Source.DETECTED
-            else replace(track.hand_box, expected_px=track.keypoints_px)
+            else self._with_expectation(track)
             for track in self._tracks
         ]
         if len(boxes) == 2 and all(box.source != Source.DETECTED for box in boxes):  # new ones are seen both ways
@@ -157,6 +160,10 @@ class HandTracks:
             if alike and abs(boxes[unsure].right_score - 0.5) < SIDE_UNSURE < abs(other - 0.5):
                 boxes[unsure] = replace(boxes[unsure], right_score=other)
         return boxes
+
+    def _with_expectation(self, track: _Track) -> HandBox:
+        variance = track.variance if self._flow.config.average else None
+        return replace(track.hand_box, expected_px=track.keypoints_px, expected_variance=variance)
 
     def update(self, keypoints: Sequence[HandKeypoints], stamp_s: float) -> None:
         """Take the keypoints of this frame. What KeyNet does not confirm coasts, or ends when it was new."""
@@ -177,6 +184,8 @@ class HandTracks:
         if 0 < elapsed_s < np.inf:
             track.velocity_px_s = 0.5 * track.velocity_px_s + 0.5 * (center_px - track.seen_center_px) / elapsed_s
         right = _believed(track.hand_box.right_score, hand.right_score, elapsed_s)
+        known = np.inf if hand.source == Source.DETECTED else track.variance
+        track.variance = after_seeing(known, hand.keypoint_scores)
         track.keypoints_px, track.seen_center_px, track.seen_s = hand.keypoints_px, center_px, stamp_s
         track.hand_box = HandBox(box, hand.presence, right, track.id, hand.source)
 
@@ -199,6 +208,7 @@ class HandTracks:
         elapsed_s = stamp_s - self._stamp_s
         for track, motion in zip(followed, motions):
             track.followed = motion.followed
+            track.variance = after_flow(track.variance, track.keypoints_px, motion.keypoints_px, motion.followed)
             if motion.enough:
                 track.keypoints_px = motion.keypoints_px
                 self._move(track, motion.box, Source.PROPAGATED)
@@ -233,15 +243,18 @@ def _log_odds(probability: float) -> float:
     return float(np.log(probability / (1 - probability)))
 
 
-def _voted(flow_px: np.ndarray, pose_px: np.ndarray, followed: np.ndarray) -> np.ndarray:
-    """Keypoints (21, 2): flow's where it ``followed`` them and the pose, moved onto flow, agrees; else the pose's."""
+def _voted(flow_px: np.ndarray, pose_px: np.ndarray, followed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (21, 2): flow's where it ``followed`` them and the pose, moved onto flow, agrees; else the pose's.
+
+    And where the pose's were taken, (21,) bool.
+    """
     agree = followed
     for _ in range(2):  # a joint that contradicts the others takes no part in the second move
         shaped = moved_onto(pose_px, flow_px, agree)
         gaps_px = np.linalg.norm(shaped - flow_px, axis=1)
         agree = followed & (gaps_px <= AGREE_SHARE * palm_length(flow_px))
     keep = agree | ~np.isfinite(gaps_px)  # of a joint that the lens has no place for the pose says nothing
-    return np.where(keep[:, None], flow_px, shaped)
+    return np.where(keep[:, None], flow_px, shaped), ~keep
 
 
 def _again(detection: HandBox, track: _Track) -> HandBox:

@@ -68,7 +68,8 @@ class HandBox:
     """A box that may hold a hand, from DetNet (``id`` 0) or carried along for the track ``id``.
 
     ``right_score``: probability 0..1 that it is a right hand (0.5 unknown). ``expected_px`` (21, 2): where the
-    keypoints should be, for networks that use it; None for a hand that was not seen before.
+    keypoints should be; None for a hand that was not seen before. ``expected_variance`` (21,): of that, as fusion.py
+    counts it; None where it is not to be averaged with what is seen.
     """
 
     box: Box
@@ -77,11 +78,13 @@ class HandBox:
     id: int = 0
     source: Source = Source.DETECTED
     expected_px: np.ndarray | None = field(default=None, compare=False)
+    expected_variance: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class HandKeypoints:
-    """What KeyNet sees in one box, raw: no temporal filter has touched it.
+    """What KeyNet sees in one box. The keypoints are averaged with those that flow carried here (fusion.py), where the
+    box says how sure those are; no temporal filter has touched the rest.
 
     keypoints_px (21, 2); keypoint_scores (21,) 0..1; depth_rel (21,) distance relative to joint 9 in palm lengths (0-9
     in 3D), along z, or with a lens that distorts along the ray to joint 9 (``lifting.depth_along_z`` converts);

@@ -51,7 +51,9 @@ def same(a, b) -> None:
 
 def test_boxes_survive():
     expected = random(21, 2)
-    boxes = [HandBox(BOX, 0.75, 0.25, 7, Source.PROPAGATED, expected_px=expected), HandBox(BOX, 0.5)]
+    variance = np.where(np.arange(21) == 4, np.inf, np.arange(21) / 8)
+    told = HandBox(BOX, 0.75, 0.25, 7, Source.PROPAGATED, expected_px=expected, expected_variance=variance)
+    boxes = [told, HandBox(BOX, 0.5)]
     message = conversions.boxes_to_message(boxes, HEADER, width=640, height=480)
     assert message.header == HEADER and (message.image_width, message.image_height) == (640, 480)
     for before, after in zip(boxes, conversions.boxes_from_message(message), strict=True):

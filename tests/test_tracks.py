@@ -281,6 +281,7 @@ def test_flow_and_pose_vote_on_where_each_joint_is_expected():
     by_flow = np.setdiff1d(np.arange(21), by_pose)
     np.testing.assert_array_equal(told.expected_px[by_flow], carried.expected_px[by_flow])
     assert np.isfinite(told.expected_px).all() and told.box == carried.box and told.source == Source.PROPAGATED
+    assert np.isinf(told.expected_variance[by_pose]).all() and np.isfinite(carried.expected_variance[8])
     (other,) = tracks.expect({carried.id + 1: pose}, vote=True)
     np.testing.assert_array_equal(other.expected_px, told.expected_px)
 

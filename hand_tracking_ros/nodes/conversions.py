@@ -145,6 +145,7 @@ def boxes_to_message(boxes: Sequence[HandBox], header: Header, width: int, heigh
             id=b.id,
             source=int(b.source),
             expected_px=[] if b.expected_px is None else _points_2d(b.expected_px),
+            expected_variance=[] if b.expected_variance is None else np.asarray(b.expected_variance, np.float32),
         )
         for b in boxes
     ]
@@ -161,6 +162,7 @@ def boxes_from_message(message: msg.HandBoxArray) -> list[HandBox]:
             id=b.id,
             source=Source(b.source),
             expected_px=np.array([(p.x, p.y) for p in b.expected_px]) if b.expected_px else None,
+            expected_variance=np.array(b.expected_variance, float) if len(b.expected_variance) else None,
         )
         for b in message.boxes
     ]

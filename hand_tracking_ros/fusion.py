@@ -1,0 +1,42 @@
+"""Keypoints averaged over frames without lag: a Kalman filter per joint whose motion model is optical flow.
+
+KeyNet's answers jump from frame to frame, but do not drift; what optical flow carries along drifts, but does not jump.
+Flow leads the last estimate to the new image, with the noise that it adds, and KeyNet corrects it. A hand at rest is
+averaged over several frames; a fast one, and joints that flow has lost, are what KeyNet says.
+
+Variances are in units of that of a sure keypoint of KeyNet (score 1); infinity: nothing is known.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hand_tracking_ros.skeleton import palm_length
+
+REST_NOISE = 0.25  # that flow adds per frame to a joint at rest, as a standard deviation
+MOTION_NOISE = 5.0  # and per palm length that the joint moves; both by a search on sequences with exact truth
+LEAST_SCORE = 0.1  # a keypoint with less is as uncertain as one with this
+
+
+def after_flow(variance: np.ndarray, before_px: np.ndarray, after_px: np.ndarray, followed: np.ndarray) -> np.ndarray:
+    """Variance (21,) once flow has led keypoints (21, 2) to the next image; ``followed`` (21,): see flow.py."""
+    moved = np.linalg.norm(after_px - before_px, axis=1) / max(palm_length(before_px), 1e-6)
+    return np.where(followed, variance + (REST_NOISE + MOTION_NOISE * moved) ** 2, np.inf)
+
+
+def after_seeing(variance: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Variance (21,) once KeyNet has seen the keypoints, with ``scores`` (21,)."""
+    return 1 / (1 / variance + 1 / _noise(scores))
+
+
+def averaged(expected_px: np.ndarray, variance: np.ndarray, seen_px: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Keypoints (21, 2) that flow ``expected``, with their ``variance`` (21,), corrected by those that KeyNet has seen.
+
+    Where nothing was expected (NaN, or an infinite variance), KeyNet's alone.
+    """
+    gain = (after_seeing(variance, scores) / _noise(scores))[:, None]
+    return np.where((gain < 1) & np.isfinite(expected_px), expected_px + gain * (seen_px - expected_px), seen_px)
+
+
+def _noise(scores: np.ndarray) -> np.ndarray:
+    return 1 / np.maximum(scores, LEAST_SCORE) ** 2
