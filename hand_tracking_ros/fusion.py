@@ -15,6 +15,7 @@ from hand_tracking_ros.skeleton import palm_length
 
 REST_NOISE = 0.25  # that flow adds per frame to a joint at rest, as a standard deviation
 MOTION_NOISE = 5.0  # and per palm length that the joint moves; both by a search on sequences with exact truth
+SLIP = 0.1  # palm lengths by which KeyNet and flow may see the whole hand apart, as a standard deviation
 LEAST_SCORE = 0.1  # a keypoint with less is as uncertain as one with this
 
 
@@ -29,12 +30,22 @@ def after_seeing(variance: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return 1 / (1 / variance + 1 / _noise(scores))
 
 
+def doubted(variance: np.ndarray, expected_px: np.ndarray, seen_px: np.ndarray) -> np.ndarray:
+    """Variance (21,) of keypoints (21, 2), where KeyNet sees the hand as a whole elsewhere: flow has slipped off it.
+
+    The median shift of the joints counts: that KeyNet is wrong about a finger says nothing about the others.
+    """
+    shift = np.median(seen_px - expected_px, axis=0)
+    gap = float(np.hypot(*shift)) / max(palm_length(seen_px), 1e-6)
+    return variance + (gap / SLIP) ** 2 if np.isfinite(gap) else variance
+
+
 def averaged(expected_px: np.ndarray, variance: np.ndarray, seen_px: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Keypoints (21, 2) that flow ``expected``, with their ``variance`` (21,), corrected by those that KeyNet has seen.
 
     Where nothing was expected (NaN, or an infinite variance), KeyNet's alone.
     """
-    gain = (after_seeing(variance, scores) / _noise(scores))[:, None]
+    gain = (after_seeing(doubted(variance, expected_px, seen_px), scores) / _noise(scores))[:, None]
     return np.where((gain < 1) & np.isfinite(expected_px), expected_px + gain * (seen_px - expected_px), seen_px)
 
 

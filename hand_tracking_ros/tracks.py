@@ -13,7 +13,7 @@ import numpy as np
 
 from hand_tracking_ros.config import FlowConfig, TrackConfig
 from hand_tracking_ros.flow import FlowImage, FlowPropagator, moved_onto
-from hand_tracking_ros.fusion import after_flow, after_seeing
+from hand_tracking_ros.fusion import after_flow, after_seeing, doubted
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
@@ -184,7 +184,9 @@ class HandTracks:
         if 0 < elapsed_s < np.inf:
             track.velocity_px_s = 0.5 * track.velocity_px_s + 0.5 * (center_px - track.seen_center_px) / elapsed_s
         right = _believed(track.hand_box.right_score, hand.right_score, elapsed_s)
-        known = np.inf if hand.source == Source.DETECTED else track.variance
+        known = np.inf
+        if hand.source != Source.DETECTED and track.keypoints_px is not None:
+            known = doubted(track.variance, track.keypoints_px, hand.keypoints_px)
         track.variance = after_seeing(known, hand.keypoint_scores)
         track.keypoints_px, track.seen_center_px, track.seen_s = hand.keypoints_px, center_px, stamp_s
         track.hand_box = HandBox(box, hand.presence, right, track.id, hand.source)
