@@ -79,7 +79,7 @@ class DetectorConfig(Config):
     """DetNet: finding hands in a whole image."""
 
     model: str = param("detnet", "Model name in models/, or a path to a manifest .yaml", read_only=True)
-    score_threshold: float = param(0.25, "Least score of a detection", low=0.01, high=1.0)
+    score_threshold: float = param(0.2, "Least score of a detection", low=0.01, high=1.0)
     nms_iou: float = param(0.4, "Detections that overlap a better one by more than this are dropped", low=0.0, high=1.0)
 
 
@@ -119,9 +119,9 @@ class TrackConfig(Config):
     max_hands: int = param(2, "Hands tracked at once", low=1, high=16)
     search_interval_s: float = param(0.0, "Least time between detections while no hand is tracked", low=0.0, high=10.0)
     missing_interval_s: float = param(
-        0.3, "Least time between detections while some wanted hand is missing", low=0.0, high=10.0
+        0.1, "Least time between detections while some wanted hand is missing", low=0.0, high=10.0
     )
-    start_presence: float = param(0.6, "Least presence that starts a track", low=0.0, high=1.0)
+    start_presence: float = param(0.8, "Least presence that starts a track", low=0.0, high=1.0)
     keep_presence: float = param(0.6, "Least presence that counts as seen; below it a track coasts", low=0.0, high=1.0)
     coast_s: float = param(0.15, "A track not seen for this long ends", low=0.0, high=5.0)
     max_gap_s: float = param(

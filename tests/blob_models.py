@@ -18,6 +18,7 @@ from hand_tracking_ros.manifest import write_manifest
 
 SIDE_PX = 96.0  # side of a hand's box
 DISC_PX = 20  # radius of its disc
+SKIN_PX = 136  # side of the texture that moves with a disc
 
 DETNET_TEXT = """
 <ir_version: 8, opset_import: ["": 17]>
@@ -98,14 +99,26 @@ def hand_at(x: float, y: float) -> np.ndarray:
 
 
 def draw(*centers: tuple[float, float], size: tuple[int, int] = (640, 480)) -> np.ndarray:
-    """(H, W) mono image with a disc at each centre (corner-origin px), on a faint texture that optical flow likes."""
-    width, height = size
-    image = np.random.default_rng(0).integers(0, 60, (height // 8, width // 8), dtype=np.uint8)
-    image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    """(H, W) mono image with a disc at each centre (corner-origin px), on a faint texture that optical flow likes.
+
+    What lies around a disc, where the joints of its hand are, moves with it.
+    """
+    image = faint_texture(size, seed=0)
+    skin, side = faint_texture((SKIN_PX, SKIN_PX), seed=1), SKIN_PX / 2
+    for x, y in centers:
+        place = np.array([[1.0, 0.0, x - side], [0.0, 1.0, y - side]])
+        cv2.warpAffine(skin, place, size, image, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
     for x, y in centers:
         point = (round((x - 0.5) * 16), round((y - 0.5) * 16))
         cv2.circle(image, point, DISC_PX * 16, 230, -1, cv2.LINE_AA, 4)
     return image
+
+
+def faint_texture(size: tuple[int, int], seed: int) -> np.ndarray:
+    """(H, W) uint8, darker than 60."""
+    width, height = size
+    image = np.random.default_rng(seed).integers(0, 60, (height // 8, width // 8), dtype=np.uint8)
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
 def write_models(folder: Path, prior: bool = False) -> dict[str, str]:
