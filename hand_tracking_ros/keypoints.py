@@ -64,7 +64,7 @@ class KeypointEstimator:
                 presence = min(results[i].presence, refined.presence)
                 results[i] = replace(refined, box=boxes[i].box, presence=presence)
         for i, box in enumerate(boxes):
-            if box.expected_px is not None and box.expected_variance is not None:
+            if box.expected_variance is not None and not self.takes_prior:  # a KeyNet-F has learned to do so
                 seen, scores = results[i].keypoints_px, results[i].keypoint_scores
                 points = averaged(box.expected_px, box.expected_variance, seen, scores)
                 results[i] = replace(results[i], keypoints_px=points)
