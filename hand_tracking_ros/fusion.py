@@ -15,7 +15,7 @@ from hand_tracking_ros.skeleton import palm_length
 
 REST_NOISE = 0.25  # that flow adds per frame to a joint at rest, as a standard deviation
 MOTION_NOISE = 5.0  # and per palm length that the joint moves; both by a search on sequences with exact truth
-SLIP = 0.1  # palm lengths by which KeyNet and flow may see the whole hand apart, as a standard deviation
+HAND_SLIP, JOINT_SLIP = 0.05, 0.1  # palm lengths by which KeyNet and flow may differ, as standard deviations
 LEAST_SCORE = 0.1  # a keypoint with less is as uncertain as one with this
 
 
@@ -31,13 +31,15 @@ def after_seeing(variance: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def doubted(variance: np.ndarray, expected_px: np.ndarray, seen_px: np.ndarray) -> np.ndarray:
-    """Variance (21,) of keypoints (21, 2), where KeyNet sees the hand as a whole elsewhere: flow has slipped off it.
+    """Variance (21,) of keypoints (21, 2), where KeyNet sees the hand, or single joints, elsewhere.
 
-    The median shift of the joints counts: that KeyNet is wrong about a finger says nothing about the others.
+    Flow has then slipped off, onto what does not move. The median shift of the joints says so surest: about a single
+    finger KeyNet may be wrong as well.
     """
-    shift = np.median(seen_px - expected_px, axis=0)
-    gap = float(np.hypot(*shift)) / max(palm_length(seen_px), 1e-6)
-    return variance + (gap / SLIP) ** 2 if np.isfinite(gap) else variance
+    palm = max(palm_length(seen_px), 1e-6)
+    gaps = np.nan_to_num((seen_px - expected_px) / palm)
+    shift = np.median(gaps, axis=0)
+    return variance + (shift @ shift) / HAND_SLIP**2 + (gaps * gaps).sum(axis=1) / JOINT_SLIP**2
 
 
 def averaged(expected_px: np.ndarray, variance: np.ndarray, seen_px: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -20,25 +20,29 @@ HAND = keypoints(detection(300, 240)).keypoints_px
 
 def test_what_is_surer_counts_for_more():
     """Two opinions are weighed by the inverse of their variances; a score of 0.5 has four times that of a sure one."""
-    apart = np.column_stack([np.linspace(-12, 12, 21), np.zeros(21)])  # and on the whole in the same place
+    apart = np.column_stack([np.linspace(-0.1, 0.1, 21), np.zeros(21)])  # px: nothing to doubt
     expected, seen = HAND, HAND + apart
-    np.testing.assert_allclose(averaged(expected, ONES, seen, ONES), HAND + apart / 2)
-    np.testing.assert_allclose(averaged(expected, 3 * ONES, seen, ONES), HAND + apart * 3 / 4)
-    np.testing.assert_allclose(averaged(expected, ONES, seen, 0.5 * ONES), HAND + apart / 5)
+    np.testing.assert_allclose(averaged(expected, ONES, seen, ONES), HAND + apart / 2, atol=1e-3)
+    np.testing.assert_allclose(averaged(expected, 3 * ONES, seen, ONES), HAND + apart * 3 / 4, atol=1e-3)
+    np.testing.assert_allclose(averaged(expected, ONES, seen, 0.5 * ONES), HAND + apart / 5, atol=1e-3)
     np.testing.assert_allclose(after_seeing(ONES, ONES), 0.5)
     np.testing.assert_allclose(after_seeing(np.inf, 0.5 * ONES), 4.0)
 
 
-def test_flow_that_has_slipped_off_the_hand_is_not_believed():
-    """All joints elsewhere: the hand has gone there. One finger elsewhere: KeyNet may be wrong about it."""
+def test_flow_that_has_slipped_off_the_hand_or_off_a_joint_is_not_believed():
     palm = palm_length(HAND)
     gone = averaged(HAND, 0.2 * ONES, HAND + [palm, 0], ONES)
     assert np.abs(gone - HAND - [palm, 0]).max() < 0.02 * palm
+    finger = [6, 7, 8]
     bent = HAND.copy()
-    bent[[6, 7, 8]] += [palm, 0]
+    bent[finger] += [palm, 0]
     together = averaged(HAND, 0.2 * ONES, bent, ONES)
-    np.testing.assert_allclose(together[[6, 7, 8]], HAND[[6, 7, 8]] + [palm / 6, 0])
-    np.testing.assert_allclose(doubted(0.2 * ONES, HAND, bent), 0.2)
+    assert np.abs(together - bent).max() < 0.02 * palm
+    np.testing.assert_allclose(np.delete(together, finger, axis=0), np.delete(HAND, finger, axis=0))
+    doubt = doubted(0.2 * ONES, HAND, HAND + [0.1 * palm, 0])  # a whole hand that has moved is surer than one joint
+    single = HAND.copy()
+    single[8] += [0.1 * palm, 0]
+    assert doubt[8] > 3 * doubted(0.2 * ONES, HAND, single)[8] > 3 * 1.1
     np.testing.assert_allclose(doubted(0.2 * ONES, np.nan * HAND, bent), 0.2)
 
 
@@ -62,7 +66,7 @@ def test_flow_adds_noise_more_so_to_joints_that_moved_and_lost_ones_are_unknown(
     assert np.isinf(end_on[4]) and not np.isnan(end_on).any()
 
 
-def follow(step_px: int, frames: int, noise_px: float = 4.0, flow: FlowConfig = FlowConfig()):
+def follow(step_px: int, frames: int, noise_px: float = 1.5, flow: FlowConfig = FlowConfig()):
     """Errors (frames, 21, 2) px of a hand that moves by ``step_px`` per frame, and of KeyNet's noisy answers alone."""
     rng, tracks = np.random.default_rng(2), HandTracks(TrackConfig(max_hands=1), flow)
     errors, alone = [], []
@@ -84,6 +88,7 @@ def follow(step_px: int, frames: int, noise_px: float = 4.0, flow: FlowConfig = 
 
 
 def test_a_hand_at_rest_is_twice_as_steady():
+    """Noise of 2 % of the palm."""
     errors, alone = follow(0, 60)
     assert errors[10:].std() < 0.5 * alone[10:].std()
     jumps = np.diff(errors[10:], axis=0).std() / np.diff(alone[10:], axis=0).std()
