@@ -17,6 +17,8 @@ from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
 from hand_tracking_ros.types import Camera, HandBox, HandKeypoints, Source
 from hand_tracking_ros.views import CutOut, VirtualCamera, look_at
 
+NO_HAND = 0.1  # what has less presence at first sight is not looked at again
+
 
 class KeypointEstimator:
     """Loads KeyNet, runs it on up to ``max_hands`` boxes at once. Raises ModelError or BackendError when it cannot."""
@@ -43,22 +45,23 @@ class KeypointEstimator:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
         Smeared keypoints are no hand, whatever the network's presence says: see ``sure_score``. Hands that are believed
-        to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried, and
-        their presence is that of the less convincing one. Keypoints are averaged with those that the box expects, where
+        to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried (unless
+        the first shows none), and their presence is that of the less convincing one. Keypoints are averaged with those that the box expects, where
         it says how sure these are (fusion.py). New detections are looked at once more when ``refine_new``: that crop
         follows the first result. Of two results on the same hand the one with the higher id gets presence 0.
         """
         looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
+        results = self._run(mono, looks, camera)
         unsure = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED or b.right_score == 0.5]
-        results = self._run(mono, looks + [_Look(boxes[i], not looks[i].mirror) for i in unsure], camera)
-        results, others = results[: len(boxes)], results[len(boxes) :]
+        unsure = [i for i in unsure if results[i].presence > NO_HAND]
+        others = self._run(mono, [_Look(boxes[i], not looks[i].mirror) for i in unsure], camera)
         for i, other in zip(unsure, others):
             presence = min(results[i].presence, other.presence)  # a hand is one in the mirror as well
             if _as_right(other, not looks[i].mirror) > _as_right(results[i], looks[i].mirror):
                 results[i], looks[i] = other, _Look(boxes[i], not looks[i].mirror)
             results[i] = replace(results[i], presence=presence)
         if self.config.refine_new:
-            new = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED and results[i].presence > 0.1]
+            new = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED and results[i].presence > NO_HAND]
             closer = [looks[i]._replace(box=replace(boxes[i], box=box_around(results[i].keypoints_px))) for i in new]
             for i, refined in zip(new, self._run(mono, closer, camera)):
                 presence = min(results[i].presence, refined.presence)
