@@ -45,10 +45,11 @@ class KeypointEstimator:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
         Smeared keypoints are no hand, whatever the network's presence says: see ``sure_score``. Hands that are believed
-        to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried (unless
-        the first shows none), and their presence is that of the less convincing one. Keypoints are averaged with those that the box expects, where
-        it says how sure these are (fusion.py). New detections are looked at once more when ``refine_new``: that crop
-        follows the first result. Of two results on the same hand the one with the higher id gets presence 0.
+        to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried,
+        unless the first shows none, and their presence is that of the less convincing one. Keypoints are averaged with
+        those that the box expects, where it says how sure these are (fusion.py). New detections are looked at once more
+        when ``refine_new``: that crop follows the first result. Of two results on the same hand the one with the higher
+        id gets presence 0.
         """
         looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
         results = self._run(mono, looks, camera)
