@@ -145,7 +145,7 @@ def boxes_to_message(boxes: Sequence[HandBox], header: Header, width: int, heigh
             id=b.id,
             source=int(b.source),
             expected_px=[] if b.expected_px is None else _points_2d(b.expected_px),
-            expected_variance=[] if b.expected_variance is None else np.asarray(b.expected_variance, np.float32),
+            expected_variance=[] if b.expected_variance is None else np.asarray(b.expected_variance, np.float64),
         )
         for b in boxes
     ]
