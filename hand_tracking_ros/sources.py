@@ -10,6 +10,7 @@ import glob
 import logging
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class SourceImage:
     name: str
 
 
-class Source:
+class Source(ABC):
     """Base of all sources: iterate, or call ``read`` until it returns None; close when done (or use ``with``).
 
     ``live``: a camera or stream, which has no end of its own. ``fps`` is nominal.
@@ -47,9 +48,9 @@ class Source:
     live = False
     fps: float
 
+    @abstractmethod
     def read(self) -> SourceImage | None:
         """The next image, or None at the end of a file. Raises SourceError when the source fails."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         """Images in one pass, 0 when not known (live sources)."""
@@ -58,7 +59,7 @@ class Source:
     def __bool__(self) -> bool:
         return True
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - a folder has nothing to give back
         """Give the device or file back. Further calls do nothing."""
 
     def __iter__(self) -> Iterator[SourceImage]:
@@ -80,12 +81,13 @@ class _FileSource(Source):
         self._index = 0
         self._zero_s: float | None = None  # time.monotonic() of stamp 0
 
+    @abstractmethod
     def _next(self) -> tuple[np.ndarray, str] | None:
         """Image and name, or None at the end of a pass."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rewind(self) -> None:
-        raise NotImplementedError
+        """Begin another pass."""
 
     def read(self) -> SourceImage | None:
         item = self._next()

@@ -147,12 +147,7 @@ class HandTracks:
 
     def boxes(self) -> list[HandBox]:
         """The boxes of this frame as they stand. Of two hands, one whose side is unsure is not that of the other."""
-        boxes = [
-            track.hand_box
-            if track.keypoints_px is None or track.hand_box.source == Source.DETECTED
-            else self._with_expectation(track)
-            for track in self._tracks
-        ]
+        boxes = [self._with_expectation(track) for track in self._tracks]
         if len(boxes) == 2 and all(box.source != Source.DETECTED for box in boxes):  # new ones are seen both ways
             unsure, sure = sorted(range(2), key=lambda i: abs(boxes[i].right_score - 0.5))
             other = 1.0 - boxes[sure].right_score
@@ -162,6 +157,8 @@ class HandTracks:
         return boxes
 
     def _with_expectation(self, track: _Track) -> HandBox:
+        if track.keypoints_px is None or track.hand_box.source == Source.DETECTED:
+            return track.hand_box
         variance = track.variance if self._flow.config.average else None
         return replace(track.hand_box, expected_px=track.keypoints_px, expected_variance=variance)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from tiny_models import FACTS, KEYNET_TENSORS
 
+import hand_tracking_ros
 from hand_tracking_ros.errors import ModelError
 from hand_tracking_ros.manifest import (
     REQUIRED,
@@ -19,7 +21,9 @@ from hand_tracking_ros.manifest import (
     load_manifest,
     write_manifest,
 )
+from hand_tracking_ros.paths import models_directory
 
+CARDS = Path(hand_tracking_ros.__file__).parent / "training" / "cards"
 CONTENT = b"the bytes of a model"
 
 
@@ -153,6 +157,15 @@ def test_nothing_is_written_when_a_value_is_wrong(tmp_path, written):
     with pytest.raises(ModelError, match="'file' must be a file in"):
         write_manifest(path, **{**values, "file": "absent.onnx"})
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ("detnet", "keynet", "keynet_f"))
+def test_cards_say_what_the_shipped_manifests_say(name):
+    """New weights would otherwise be exported with the card of the old ones."""
+    card = yaml.safe_load((CARDS / f"{name}.yaml").read_text())
+    manifest = yaml.safe_load((models_directory() / f"{name}.yaml").read_text())
+    assert {"training", "accuracy", "licence", "architecture"} <= set(card)
+    assert card == {key: manifest[key] for key in card}
 
 
 def test_shipped_manifests_load_and_verify():
