@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -101,6 +104,32 @@ def test_an_arm_follows_a_fist_and_stops_without_a_hand(ros, tmp_path):
     log = (tmp_path / "arm.log").read_text()
     assert "engaged" in log and "the hand is gone" in log and "no news of the hand for 2.0 s" in log
     assert child.returncode == 0
+
+
+def test_a_signal_just_before_the_last_message_does_not_disturb_the_end():
+    """Ctrl-C ends the ROS context from another thread, at any moment while the node closes."""
+    script = """
+import rclpy
+from hand_tracking_ros.nodes.arm_teleop_node import ArmTeleopNode
+from hand_tracking_ros.teleop.arm import ArmPose
+import numpy as np
+
+rclpy.init()
+node = ArmTeleopNode()
+assert node.bring_up()
+node._teleop.target = ArmPose(np.zeros(3), np.eye(3))
+publish = node._publish
+
+def interrupted():
+    rclpy.shutdown()
+    publish()
+
+node._publish = interrupted
+node.close()
+print("closed")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "closed" in done.stdout, done.stderr
 
 
 def test_an_arm_pose_in_another_frame_is_refused(ros, capfd):

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import Pose, PoseStamped
 from std_msgs.msg import Bool, Header
 
@@ -52,8 +51,7 @@ class ArmTeleopNode(HandNode):
             self._timer = None
         if self._teleop is not None and self._teleop.target is not None:
             self._teleop.stop("the node is not active")
-            if rclpy.ok(context=self.context):  # after a signal nothing can be sent any more: silence must do
-                self._publish()
+            self.guarded(self._publish)()  # after a signal it fails, at any moment: silence must do
 
     def cleanup(self) -> None:
         self._teleop = None
