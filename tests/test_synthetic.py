@@ -13,6 +13,7 @@ from hand_tracking_ros.skeleton import EDGES, FINGERS, TIPS, Side
 from hand_tracking_ros.training.synthetic import photo, poses, scene
 from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds, slice_tiles
 from hand_tracking_ros.training.synthetic.model import ASSET, CUP, POSE_SIZE, HandModel, vertex_normals
+from hand_tracking_ros.training.synthetic.render import Look, SceneHand
 from hand_tracking_ros.types import Camera
 
 SIDES = (Side.LEFT, Side.RIGHT)
@@ -210,12 +211,38 @@ def test_a_held_object_lies_before_the_palm_and_in_no_bone(model, radius_m):
     for pose in poses.grasp_library(20, model, rng):
         points = model.posed(0, pose, Side.RIGHT, 0.088).keypoints.astype(float)
         axes = np.eye(3)[:, [1, 0, 2]]  # across the palm
-        center = scene.grasp_center(points, axes, radius_m, is_ball=False)
+        center, _ = scene.grasp(points, axes, radius_m, is_ball=False)
         assert center[2] < points[[0, 5, 17], 2].mean()  # palm side
         gap = (points - center)[:, [1, 2]]
         clear += np.linalg.norm(gap, axis=1).min() > radius_m
         assert np.linalg.norm(center - points[[0, 5, 17]].mean(axis=0)) < 0.12
     assert clear >= 15  # some fists leave no room
+
+
+def test_a_held_object_is_as_thick_as_the_fingers_leave_room(model):
+    """The fingertips are on what the hand holds more often than on a thing of any thickness in its place."""
+    rng = np.random.default_rng(7)
+    fitting, any_thickness = [], []
+    for pose in poses.grasp_library(80, model, rng):
+        hand = SceneHand(model.posed(0, pose, Side.RIGHT, 0.088), np.eye(3), np.array([0.0, 0.0, 0.5]), Look())
+        held = scene.held_object(hand, rng)
+        axis = held.rotation[:, 1]
+        across = hand.keypoints_m()[list(TIPS)] - held.translation
+        if held.shape == "cylinder" and held.size_m[0] > 0.01:
+            across = across - (across @ axis)[:, None] * axis
+            fitting.append(np.abs(np.linalg.norm(across, axis=-1) - held.size_m[0] - 0.01).mean())
+            points = hand.posed.keypoints.astype(float)
+            any_thickness.append(scene.grasp(points, held.rotation, rng.uniform(0.015, 0.055), is_ball=False)[1])
+    assert np.median(fitting) < 0.8 * np.median(any_thickness)
+
+
+def test_grips_bend_each_joint_by_an_angle_of_its_own(model):
+    """Gestures bend all joints of a finger in step; things that are held do not ask for that."""
+    library = poses.grasp_library(600, model, np.random.default_rng(6))
+    base, middle = library[:, 10], library[:, 12]
+    assert ((base > 55) & (middle < 30)).mean() > 0.03  # flat fingers around a broad thing
+    assert ((base < 15) & (middle > 50)).mean() > 0.03  # hooks
+    assert poses.is_plausible(library, model).mean() > 0.95
 
 
 def test_objects_come_without_hands(generator):

@@ -217,12 +217,24 @@ def pose_library(count: int, model: HandModel, rng: np.random.Generator, mixture
     return with_random_wrists(np.concatenate(parts)[rng.permutation(sum(map(len, parts)))[:count]], rng)
 
 
+def wrap_poses(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Hands around wide or flat things: the joints bend by angles of their own, the four fingers nearly alike.
+
+    Power, prismatic and parallel grips of Feix et al., The GRASP Taxonomy of Human Grasp Types, 2016.
+    """
+    poses = pose_from(thumbs_between(count, rng), np.zeros((count, 4), np.float32), rng.normal(-0.1, 0.6, count))
+    lean = rng.normal(0, 9, (count, 1)) * np.linspace(-1, 1, 4)  # the little finger bends more, or less
+    for joint, low, high in ((0, -5, 85), (2, 0, 75), (3, -5, 45)):
+        poses[:, 5 + joint :: 5][:, :4] = rng.uniform(low, high, (count, 1)) + lean
+    return with_noise(poses, rng, 0.7)
+
+
 def grasp_library(count: int, model: HandModel, rng: np.random.Generator) -> np.ndarray:
-    """(N, POSE_SIZE) plausible poses of hands around things."""
+    """(N, POSE_SIZE) plausible poses of hands around things, in random order."""
     poses = np.empty((0, POSE_SIZE), np.float32)
     while len(poses) < count:
-        batch = gesture_poses(2 * count + 8, rng, GRASPS)
-        poses = np.concatenate([poses, batch[is_plausible(batch, model)]])
+        batch = np.concatenate([gesture_poses(count + 8, rng, GRASPS), wrap_poses(count + 8, rng)])
+        poses = np.concatenate([poses, rng.permutation(batch[is_plausible(batch, model)])])
     return with_random_wrists(poses[:count], rng)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.skeleton import TIPS, Side
 from hand_tracking_ros.training.synthetic.model import HandModel, turn, unit
 from hand_tracking_ros.training.synthetic.poses import MIXTURE, clip_pose, grasp_library, pose_library
 from hand_tracking_ros.training.synthetic.render import AWAY, Lights, Look, SceneHand, Solid
@@ -168,16 +168,18 @@ def face_and_body(position: np.ndarray, person: Person, rng: np.random.Generator
 
 
 def held_object(hand: SceneHand, rng: np.random.Generator) -> Solid:
-    """Something in the hand, as deep between palm and fingers as it fits: a cup, a bottle, a box, a ball, a pen."""
+    """Something in the hand, between palm and fingers and as thick as they leave room: a cup, a box, a ball, a pen."""
     shape = str(rng.choice(["cylinder", "box", "sphere"], p=[0.6, 0.2, 0.2]))
-    radius = 0.004 if rng.random() < 0.15 else float(rng.uniform(0.015, 0.045))
+    radii = [0.004] if rng.random() < 0.15 else rng.uniform(0.015, 0.055, 5)
     points = hand.posed.keypoints.astype(float)
-    along = turn(unit(rng.normal(size=(1, 3))), np.array([rng.normal(0, 18)]))[0] @ unit(points[5] - points[17])
-    length = radius if shape == "sphere" else float(rng.uniform(0.04, 0.12))
+    along = turn(unit(rng.normal(size=(1, 3))), np.array([rng.normal(0, 25)]))[0] @ unit(points[5] - points[17])
     across = np.stack([np.cross(along, Z), along, Z], axis=1)
     across[:, 0] = unit(across[:, 0])
     across[:, 2] = np.cross(across[:, 0], across[:, 1])  # columns: the object's axes in the hand frame
-    place = grasp_center(points, across, radius, shape == "sphere") + along * rng.normal(0, 0.02)
+    fits = [grasp(points, across, radius, shape == "sphere") for radius in radii]
+    best = int(np.argmin([gap for _, gap in fits]))
+    radius, place = float(radii[best]), fits[best][0] + along * rng.normal(0, 0.02)
+    length = radius if shape == "sphere" else float(rng.uniform(0.04, 0.12))
     size = (radius, length, radius * (rng.uniform(0.4, 1.0) if shape == "box" else 1.0))
     return Solid(
         shape, hand.rotation @ across, hand.rotation @ place + hand.translation, size, random_color(rng),
@@ -185,10 +187,11 @@ def held_object(hand: SceneHand, rng: np.random.Generator) -> Solid:
     )  # fmt: skip
 
 
-def grasp_center(points: np.ndarray, axes: np.ndarray, radius_m: float, is_ball: bool) -> np.ndarray:
-    """Where an object of that radius sits (3,): before the palm, free of all bones, as near to the palm as that allows.
+def grasp(points: np.ndarray, axes: np.ndarray, radius_m: float, is_ball: bool) -> tuple[np.ndarray, float]:
+    """Where an object of that radius sits (3,), and how far the fingertips are from its surface on average, in metres.
 
-    points (21, 3): keypoints in the hand frame; axes (3, 3): the object's axes as columns, the second its length.
+    It sits before the palm, free of all bones, as near to the palm as that allows. points (21, 3): keypoints in the
+    hand frame; axes (3, 3): the object's axes as columns, the second its length.
     """
     bones = np.concatenate([points, *[(points[1:] + points[:-1]) / 2]])
     palm = points[[0, 5, 17]].mean(axis=0)
@@ -197,9 +200,10 @@ def grasp_center(points: np.ndarray, axes: np.ndarray, radius_m: float, is_ball:
     gap = bones - tries[:, None]
     if not is_ball:
         gap = gap - (gap @ axes[:, 1])[..., None] * axes[:, 1]
-    clearance = np.linalg.norm(gap, axis=-1).min(axis=1) - radius_m - 0.01
-    cost = np.linalg.norm(tries - palm, axis=-1) + 10 * np.maximum(0, -clearance)
-    return tries[cost.argmin()]
+    surface_m = np.linalg.norm(gap, axis=-1) - radius_m - 0.01  # a finger's half thickness
+    cost = np.linalg.norm(tries - palm, axis=-1) + 10 * np.maximum(0, -surface_m.min(axis=1))
+    best = cost.argmin()
+    return tries[best], float(np.abs(surface_m[best, list(TIPS)]).mean())
 
 
 def stray_object(position: np.ndarray, person: Person, rng: np.random.Generator) -> Solid:
