@@ -14,10 +14,8 @@ from hand_tracking_ros.detection import load_task_manifest
 from hand_tracking_ros.fusion import averaged
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
-from hand_tracking_ros.types import Camera, HandBox, HandKeypoints, Source
+from hand_tracking_ros.types import NO_HAND, Camera, HandBox, HandKeypoints, Source
 from hand_tracking_ros.views import CutOut, VirtualCamera, look_at
-
-NO_HAND = 0.1  # what has less presence at first sight is not looked at again
 
 
 class KeypointEstimator:
@@ -54,7 +52,7 @@ class KeypointEstimator:
         looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
         results = self._run(mono, looks, camera)
         unsure = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED or b.right_score == 0.5]
-        unsure = [i for i in unsure if results[i].presence > NO_HAND]
+        unsure = [i for i in unsure if results[i].presence >= NO_HAND]
         others = self._run(mono, [_Look(boxes[i], not looks[i].mirror) for i in unsure], camera)
         for i, other in zip(unsure, others):
             presence = min(results[i].presence, other.presence)  # a hand is one in the mirror as well
@@ -62,7 +60,7 @@ class KeypointEstimator:
                 results[i], looks[i] = other, _Look(boxes[i], not looks[i].mirror)
             results[i] = replace(results[i], presence=presence)
         if self.config.refine_new:
-            new = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED and results[i].presence > NO_HAND]
+            new = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED and results[i].presence >= NO_HAND]
             closer = [looks[i]._replace(box=replace(boxes[i], box=box_around(results[i].keypoints_px))) for i in new]
             for i, refined in zip(new, self._run(mono, closer, camera)):
                 presence = min(results[i].presence, refined.presence)

@@ -16,10 +16,11 @@ from hand_tracking_ros.flow import FlowImage, FlowPropagator, moved_onto
 from hand_tracking_ros.fusion import after_flow, after_seeing, doubted
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
-from hand_tracking_ros.types import HandBox, HandKeypoints, Source
+from hand_tracking_ros.types import NO_HAND, HandBox, HandKeypoints, Source
 
 LEAST_INSIDE = 0.25  # a box with less of its area in the image has left
 SAME_HAND_SHARE = 0.6  # a detection closer to a tracked hand than this share of the box side is that hand
+SAME_PLACE_SHARE = 0.25  # two detections of the same size and closer than this share are of the same thing
 REVIVE_SHARE = 1.5  # a detection closer than this to where a lost hand was expected is that hand again
 OTHER_SIZE = 1.7  # a detection that differs this much in size from the tracked box knows better
 AGREE_SHARE = 0.5  # of the palm: flow and pose that differ by more at a joint contradict each other
@@ -42,6 +43,19 @@ class _Track:
     velocity_px_s: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of the box centre
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """A detection in which KeyNet saw no hand, or not surely one."""
+
+    box: Box
+    presence: float
+    stamp_s: float
+
+    def same_place(self, box: Box) -> bool:
+        same_size = 1 / OTHER_SIZE < _size_ratio(box, self.box) < OTHER_SIZE
+        return same_size and _distance(box, self.box) < SAME_PLACE_SHARE
+
+
 class HandTracks:
     """All tracks of one image stream. Per frame: ``predict``, if ``wants_detection`` then ``associate``, ``update``.
 
@@ -62,6 +76,7 @@ class HandTracks:
     def reset(self) -> None:
         """Forget all tracks; ids go on counting."""
         self._tracks: list[_Track] = []
+        self._refused: list[_Refused] = []
         self._previous: FlowImage | None = None
         self._stamp_s = -np.inf
         self._detected_s = -np.inf
@@ -92,7 +107,7 @@ class HandTracks:
     def associate(self, detections: Sequence[HandBox], stamp_s: float) -> list[HandBox]:
         """Boxes of this frame after a detection: the predicted ones, lost hands found again, and new hands."""
         self._detected_s = stamp_s
-        for detection in detections:
+        for detection in self._untried_first(detections, stamp_s):
             same = next(
                 (t for t in self._tracks if t.seen and _distance(t.hand_box.box, detection.box) < SAME_HAND_SHARE), None
             )
@@ -109,6 +124,19 @@ class HandTracks:
                 new_id = self._new_id()
                 self._tracks.append(_Track(new_id, _with_id(detection, new_id), None, -np.inf))
         return self.boxes()
+
+    def _untried_first(self, detections: Sequence[HandBox], stamp_s: float) -> list[HandBox]:
+        """Without those that have just turned out to be no hands. Where KeyNet was in doubt, others have their turn."""
+        since_s = stamp_s - self.config.retry_interval_s + STAMP_JITTER_S
+        self._refused = [refused for refused in self._refused if refused.stamp_s > since_s]
+        untried, doubtful = [], []
+        for detection in detections:
+            known = [refused.presence for refused in self._refused if refused.same_place(detection.box)]
+            if not known:
+                untried.append(detection)
+            elif max(known) >= NO_HAND:
+                doubtful.append(detection)
+        return untried + doubtful
 
     def expect(self, expected_px: Mapping[int, np.ndarray], vote: bool = False) -> list[HandBox]:
         """Boxes of this frame, once it is known where fitted poses should have their keypoints (21, 2), by id.
@@ -172,6 +200,8 @@ class HandTracks:
             if track.seen:
                 self._see(track, hand, stamp_s)
                 self._next_id = max(self._next_id, track.id + 1)  # only hands that are confirmed use up ids
+            elif hand is not None and not np.isfinite(track.seen_s):
+                self._refused.append(_Refused(track.hand_box.box, hand.presence, stamp_s))
         self._tracks = [track for track in self._tracks if np.isfinite(track.seen_s)]
 
     def _see(self, track: _Track, hand: HandKeypoints, stamp_s: float) -> None:

@@ -81,6 +81,9 @@ class HandBox:
     expected_variance: np.ndarray | None = field(default=None, compare=False)
 
 
+NO_HAND = 0.1  # less presence than this means that KeyNet is sure to see none
+
+
 @dataclass(frozen=True)
 class HandKeypoints:
     """What KeyNet sees in one box. The keypoints are averaged with those that flow carried here (fusion.py), where the

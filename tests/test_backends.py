@@ -193,10 +193,12 @@ def test_auto_takes_the_best_usable_and_says_why(keynet, caplog):
             assert status.detail in caplog.text and status.remedy
 
 
+@NEEDS_OPENVINO
 def test_auto_passes_over_a_backend_that_fails_to_load(keynet, tmp_path):
-    """With a broken openvino package on the path, a new process still runs the model, and says why not on OpenVINO."""
-    (tmp_path / "openvino").mkdir()
-    (tmp_path / "openvino" / "__init__.py").write_text("__version__ = '2025.0-broken'\nclass Core:\n    pass\n")
+    """With a broken onnxruntime on the path, a new process still runs the model, and says why not on that."""
+    (tmp_path / "onnxruntime").mkdir()
+    broken = "__version__ = '1.0-broken'\ndef get_available_providers():\n    return ['CPUExecutionProvider']\n"
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(broken)
     program = (
         "import logging, sys; logging.basicConfig(level=logging.INFO)\n"
         "from hand_tracking_ros.backends import create_backend\n"
@@ -208,8 +210,8 @@ def test_auto_passes_over_a_backend_that_fails_to_load(keynet, tmp_path):
     environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", program, str(keynet.path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    assert result.stdout.strip() == "onnxruntime"
-    assert "openvino" in result.stderr
+    assert result.stdout.strip() == "openvino"
+    assert "backend onnxruntime cannot run" in result.stderr
 
 
 @pytest.mark.parametrize("name", PREFERENCE)

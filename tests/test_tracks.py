@@ -139,6 +139,24 @@ def test_only_confirmed_hands_use_up_ids():
     ]  # fmt: skip
 
 
+def test_where_no_hand_is_nobody_looks_again_for_a_while():
+    tracks = HandTracks(TrackConfig(retry_interval_s=0.1))
+    lamp = detection(300, 240)
+    looked = [bool(see(tracks, k / 30, lamp, presence=0.01)) for k in range(7)]
+    assert looked == [True, False, False, True, False, False, True]
+    assert see(tracks, 7 / 30, lamp, detection(450, 240))[0].box.center_px == (450, 240), "elsewhere it does"
+    assert see(tracks, 8 / 30, detection(305, 240, side=300)), "what differs in size is something else"
+
+
+def test_where_keynet_is_in_doubt_others_have_their_turn_first():
+    tracks = HandTracks(TrackConfig(max_hands=1, start_presence=0.8))
+    left, right = detection(200, 240, score=0.9), detection(450, 240, score=0.5)
+    centers = [see(tracks, k / 30, left, right, presence=0.5)[0].box.center_px[0] for k in range(3)]
+    assert centers == [200, 450, 200]
+    assert see(tracks, 0.1, left, presence=0.9), "and alone it is looked at every time"
+    assert tracks.predict(view(), 0.133)[0].box.center_px == pytest.approx((200, 240), abs=1)
+
+
 def test_a_hand_that_fades_coasts_then_ends():
     tracks = HandTracks(TrackConfig(max_hands=1, coast_s=0.1))
     see(tracks, 0.0, detection(300, 240))

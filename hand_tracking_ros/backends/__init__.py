@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import platform
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
@@ -20,8 +19,9 @@ from hand_tracking_ros.manifest import ModelManifest, TensorSpec
 
 logger = logging.getLogger("hand_tracking_ros")
 
-# Best first. TensorRT means a GPU; OpenVINO in fp32 measured 7 to 25 % faster than ONNX Runtime on x86-64.
-PREFERENCE = ("tensorrt", "openvino", "onnxruntime")
+# Best first. TensorRT means a GPU. OpenVINO runs the networks alone a tenth faster than ONNX Runtime, but the whole
+# tracker was measured slower with it, and takes twice the memory (docs/benchmarks.md).
+PREFERENCE = ("tensorrt", "onnxruntime", "openvino")
 
 
 class Backend(Protocol):
@@ -88,9 +88,7 @@ def choose_backend(inference: InferenceConfig) -> Choice:
         return Choice((status.name,), "asked for")
     usable, passed_over = [], []
     for status in available_backends():
-        if status.name == "openvino" and platform.machine() not in ("x86_64", "AMD64"):
-            passed_over.append("openvino: preferred on x86-64 only, where it was measured")
-        elif status.name == "tensorrt" and inference.precision == "int8":
+        if status.name == "tensorrt" and inference.precision == "int8":
             passed_over.append("tensorrt: precision int8 runs on a CPU only")
         elif status.usable:
             usable.append(status.name)
