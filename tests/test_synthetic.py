@@ -10,9 +10,9 @@ from hand_tracking_ros.cli.demo import CLIP, demo_directory
 from hand_tracking_ros.errors import SourceError
 from hand_tracking_ros.records import read_labels
 from hand_tracking_ros.skeleton import EDGES, FINGERS, TIPS, Side
-from hand_tracking_ros.training.synthetic import photo, poses, scene
+from hand_tracking_ros.training.synthetic import people, photo, poses, scene
 from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds, slice_tiles
-from hand_tracking_ros.training.synthetic.model import ASSET, CUP, POSE_SIZE, HandModel, vertex_normals
+from hand_tracking_ros.training.synthetic.model import ASSET, CUP, POSE_SIZE, HandModel, turn, vertex_normals
 from hand_tracking_ros.training.synthetic.render import Look, SceneHand
 from hand_tracking_ros.types import Camera
 
@@ -243,6 +243,41 @@ def test_grips_bend_each_joint_by_an_angle_of_its_own(model):
     assert ((base > 55) & (middle < 30)).mean() > 0.03  # flat fingers around a broad thing
     assert ((base < 15) & (middle > 50)).mean() > 0.03  # hooks
     assert poses.is_plausible(library, model).mean() > 0.95
+
+
+@pytest.mark.parametrize("worn", [True, False], ids=["wears the camera", "across a table"])
+def test_forearms_of_a_setting_come_from_the_elbows_and_the_table_is_below_the_hands(model, worn):
+    """In the image the right hand of who wears the camera is on the right, of who faces it on the left."""
+    scenes, rng = scene.SceneSampler(model, 3, poses=60), np.random.default_rng(8)
+    tilt = turn(np.array([[1.0, 0.0, 0.0]]), np.array([30.0]))[0]
+    setting = people.Setting(tilt, np.array([0.0, 0.2, 0.7]), None if worn else np.array([0.0, -0.2, 1.0]))
+    person = scenes.person(rng)
+    right = [setting.hand(scenes, person, Side.RIGHT, rng, False) for _ in range(60)]
+    left = [setting.hand(scenes, person, Side.LEFT, rng, False) for _ in range(60)]
+    middle_x = [np.median([hand.keypoints_m()[:, 0].mean() for hand in hands]) for hands in (right, left)]
+    assert (middle_x[0] > middle_x[1] + 0.1) == worn and abs(middle_x[0] - middle_x[1]) > 0.1
+    forearms = np.array([tilt.T @ hand.rotation @ [0, 1, 0] for hand in right + left])
+    to_elbow = np.mean(forearms @ ([0, 0, -1] if worn else [0, 0, 1]))
+    assert to_elbow > 0.5, "towards who wears the camera, or back to the other person"
+    tables = 0
+    for hand in right:
+        for thing in setting.company(person, [hand], rng):
+            if thing.shape == "box" and thing.size_m[1] == 0.02:
+                top_y = (tilt.T @ thing.translation)[1] - 0.02
+                assert top_y > (hand.keypoints_m() @ tilt)[:, 1].max()
+                tables += 1
+    assert 35 <= tables <= 55  # of 60: three in four
+
+
+def test_hidden_hands_of_a_pool_do_not_train(tmp_path):
+    from hand_tracking_ros.training.frames import load_synthetic_frames
+
+    points, visible = np.random.default_rng(9).uniform(20, 200, (3, 21, 2)), np.ones((3, 21), bool)
+    visible[1, 1:] = False
+    np.savez(tmp_path / "pool.npz", images=np.zeros((2, 240, 320), np.uint8), keypoints=points.astype(np.float32),
+             visible=visible, side=np.array([2, 2, 1]), hand_image_index=np.array([0, 0, 1]))  # fmt: skip
+    first, second = load_synthetic_frames(tmp_path / "pool.npz")
+    assert [h.right for h in first.hands] == [1.0] and [h.right for h in second.hands] == [0.0]
 
 
 def test_objects_come_without_hands(generator):

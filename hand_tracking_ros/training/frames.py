@@ -16,6 +16,7 @@ from hand_tracking_ros.training.networks.detnet import FIELDS, SIDE_UNIT_PX, STR
 
 MIN_SIDE_PX, MAX_SIDE_PX = 14.0, 210.0  # of hands pasted into a 320x240 frame
 LETTERBOXED = 0.4  # share of frames that have another shape than the network's input
+LEAST_VISIBLE = 2  # joints of a synthetic hand: with fewer it is hidden behind something
 ASPECTS = (16 / 9, 16 / 10, 5 / 4, 1.0, 3 / 4)  # their width over their height
 
 
@@ -182,10 +183,11 @@ def dense_target(hands: tuple[FrameHand, ...], size: tuple[int, int]) -> dict[st
 
 
 def load_synthetic_frames(path: Path) -> list[LabelledImage]:
-    """A pool written by ``python -m hand_tracking_ros.training.synthetic --kind frames``."""
+    """A pool written by ``python -m hand_tracking_ros.training.synthetic --kind frames``. Hidden hands are none."""
     pool = np.load(path)
     hands: list[list[LabelledHand]] = [[] for _ in pool["images"]]
-    for index, points, side in zip(pool["hand_image_index"], pool["keypoints"], pool["side"]):
+    seen = pool["visible"].sum(axis=1) >= LEAST_VISIBLE
+    for index, points, side in zip(pool["hand_image_index"][seen], pool["keypoints"][seen], pool["side"][seen]):
         points = points.astype(np.float64)
         unknown = np.full(NUM_JOINTS, np.nan)
         hands[index].append(LabelledHand(points, unknown, float(side == 2), box_around(points)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
-from hand_tracking_ros.training.synthetic import lenses, photo, scene
+from hand_tracking_ros.training.synthetic import lenses, people, photo, scene
 from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds
 from hand_tracking_ros.training.synthetic.lenses import Lens
 from hand_tracking_ros.training.synthetic.model import HandModel
@@ -21,6 +21,7 @@ from hand_tracking_ros.types import Camera
 CROP_PX = 160
 FRAME_WH = (320, 240)
 SUPERSAMPLING = 1.5
+SEATED = 0.5  # share of frames whose first two hands are those of a person at a table, or who wears the camera
 HOLDING = {"crops": 0.25, "frames": 0.2}  # share of hands that hold something
 # A joint lies at most this far below the skin, in model units: the palm is thicker than the fingers.
 FLESH = np.where(np.isin(np.arange(NUM_JOINTS), (0, 1, 2, 5, 9, 13, 17)), 0.27, 0.14)
@@ -122,16 +123,20 @@ class Generator:
         person = self.scenes.person(rng)
         hands: list[SceneHand] = []
         solids: list[Solid] = []
-        for _ in range(count):
-            if len(hands) >= 2 or rng.random() < 0.2:
+        setting = people.random_setting(lens, rng) if rng.random() < SEATED else None
+        sitter = person
+        for k in range(count):
+            if k >= 2 or (setting is None and rng.random() < 0.2):
                 person = self.scenes.person(rng)
             holds = bool(rng.random() < self.holding["frames"])
-            hand = self._place(lens, person, hands, holds, rng)
+            hand = self._place(lens, person, hands, holds, rng, setting if k < 2 else None)
             if hand is not None:
                 hands.append(hand)
                 if holds:
                     solids.append(scene.held_object(hand, rng))
-        solids += self._bystanders(lens, hands, person, rng)
+        if setting is not None:
+            solids += setting.company(sitter, hands[:2], rng)
+        solids += people.bystanders(lens, hands, person, rng)
         return self._shoot(lens, hands, solids, rng)
 
     def objects(self, index: int) -> tuple[np.ndarray, list[HandLabel]]:
@@ -155,10 +160,18 @@ class Generator:
         camera = Camera(focal, focal, CROP_PX / 2 - focal * center[0], CROP_PX / 2 - focal * center[1])
         return self._shoot(Lens(camera, (CROP_PX, CROP_PX)), [], solids, rng)
 
-    def _place(self, lens: Lens, person: scene.Person, hands: list[SceneHand], holds: bool, rng):
-        """A hand of 20 to 200 px somewhere in the frame, not on top of another; None when there is no room."""
+    def _place(self, lens: Lens, person: scene.Person, hands: list[SceneHand], holds: bool, rng, setting=None):
+        """A hand of 20 to 200 px in the frame, not on top of another, where the ``setting`` has it or somewhere; None
+        when there is no room."""
         boxes = [pixel_box(lens, hand.keypoints_m()) for hand in hands]
+        other = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
         for _ in range(12):
+            if setting is not None:
+                side = other[hands[-1].posed.side] if hands else Side(int(rng.integers(1, 3)))
+                hand = setting.hand(self.scenes, person, side, rng, holds)
+                if self._fits(lens, hand, boxes, rng):
+                    return hand
+                continue
             wanted_px = np.exp(rng.uniform(np.log(20), np.log(200)))
             if hands and rng.random() < 0.6:  # hands of one person have similar sizes
                 wanted_px = np.clip(side_of(boxes[-1]) * np.exp(rng.normal(0, 0.2)), 20, 200)
@@ -170,32 +183,22 @@ class Generator:
             sides = {hand.posed.side for hand in hands[-1:]}
             side = Side(int(rng.integers(1, 3)))
             if sides == {side} and rng.random() < 0.7:
-                side = Side.LEFT if side == Side.RIGHT else Side.RIGHT
+                side = other[side]
             hand = self.scenes.hand(person, side, rng, depth * ray, holds=holds)
-            points = hand.keypoints_m()
-            if lens.range_m(points).min() < 0.07:
-                continue
-            box = pixel_box(lens, points)
-            apart = [np.hypot(*(center_of(box) - center_of(b))) / (side_of(box) + side_of(b)) for b in boxes]
-            if 14 <= side_of(box) <= 215 and (not apart or min(apart) > (0.22 if rng.random() < 0.25 else 0.5)):
+            if self._fits(lens, hand, boxes, rng):
                 return hand
         return None
 
-    def _bystanders(self, lens: Lens, hands, person, rng: np.random.Generator) -> list[Solid]:
-        """Faces, bodies and skin-coloured things that are no hands."""
-        solids: list[Solid] = []
-        nearest = min([lens.range_m(hand.keypoints_m()).mean() for hand in hands], default=rng.uniform(0.4, 1.5))
-
-        def somewhere(depth: float) -> np.ndarray:
-            pixel = rng.uniform(0.0, 1.0, 2) * FRAME_WH
-            return depth * np.nan_to_num(lens.ray(pixel))
-
-        chance = 0.35 if hands else 0.5
-        if rng.random() < chance:
-            solids += scene.face_and_body(somewhere(nearest + rng.uniform(0.2, 0.9)), person, rng)
-        for _ in range(rng.poisson(0.7 if hands else 2.0)):
-            solids.append(scene.stray_object(somewhere(nearest + rng.uniform(0.1, 0.8)), person, rng))
-        return solids
+    def _fits(self, lens: Lens, hand: SceneHand, boxes: list[np.ndarray], rng: np.random.Generator) -> bool:
+        """Whether a hand is of the right size in the frame, and not on top of those with ``boxes``."""
+        points = hand.keypoints_m()
+        if lens.range_m(points).min() < 0.07:
+            return False
+        box = pixel_box(lens, points)
+        inside = (center_of(box) >= 0) & (center_of(box) < FRAME_WH)
+        apart = [np.hypot(*(center_of(box) - center_of(b))) / (side_of(box) + side_of(b)) for b in boxes]
+        near = 0.22 if rng.random() < 0.25 else 0.5
+        return bool(inside.all()) and 14 <= side_of(box) <= 215 and all(gap > near for gap in apart)
 
     def _shoot(self, lens: Lens, hands, solids, rng: np.random.Generator):
         """Render, composite and photograph: the uint8 image and one label per hand."""

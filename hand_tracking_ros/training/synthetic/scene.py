@@ -147,16 +147,21 @@ def random_lights(rng: np.random.Generator) -> Lights:
     )
 
 
-def face_and_body(position: np.ndarray, person: Person, rng: np.random.Generator) -> list[Solid]:
-    """A head at ``position`` (3,) turned roughly to the camera, with neck and torso below."""
-    turned = rotation_of(rng.normal(0, 12), rng.normal(0, 15), rng.normal(0, 30))
+def face_and_body(
+    position: np.ndarray, person: Person, rng: np.random.Generator, upright: np.ndarray = np.eye(3)
+) -> list[Solid]:
+    """A head at ``position`` (3,) turned roughly to the camera, with neck and torso below.
+
+    ``upright`` (3, 3): the camera's frame from one whose y points down.
+    """
+    turned = upright @ rotation_of(rng.normal(0, 12), rng.normal(0, 15), rng.normal(0, 30))
     skin, cloth = person.look.skin_color, person.look.sleeve_color
     hair = tuple(np.exp(rng.uniform(np.log(0.01), np.log(0.4))) * np.array([1.0, 0.8, 0.6]))
-    upright, seed = np.eye(3), float(rng.uniform(0, 50))
+    seed = float(rng.uniform(0, 50))
     head = (0.075 * rng.uniform(0.9, 1.1), 0.11 * rng.uniform(0.9, 1.1), 0.095)
 
     def below(down: float, back: float) -> np.ndarray:
-        return position + np.array([0.0, down, back])
+        return position + upright @ np.array([0.0, down, back])
 
     cloth_look = {"color": cloth, "material": "cloth", "specular": 0.01, "seed": seed}
     return [
