@@ -125,6 +125,16 @@ def cpu_s(process: subprocess.Popen) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def end(process: subprocess.Popen) -> None:
+    """Ctrl-C, again where it must be: rclpy has been seen to miss one."""
+    for _ in range(3):
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+    process.wait(1)
+
+
 def run(args: argparse.Namespace, received_file: Path) -> dict[str, object]:
     """Start the two other processes, publish, and compare what went out with what came back."""
     from hand_tracking_ros.cli.up import ros_arguments
@@ -146,10 +156,7 @@ def run(args: argparse.Namespace, received_file: Path) -> dict[str, object]:
         elapsed_s = time.monotonic() - begin
     finally:
         for process in (tracker, listener):
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        for process in (tracker, listener):
-            process.wait(30)
+            end(process)
     latencies = {stamp: (latency, hands) for stamp, latency, hands in json.loads(received_file.read_text())}
     answered = [latencies[stamp] for stamp in stamps if stamp in latencies]
     times = np.array([latency for latency, _ in answered]) * 1e-6
