@@ -2,8 +2,7 @@
 
 KeyNet's answers jump from frame to frame, but do not drift; what optical flow carries along drifts, but does not jump.
 Flow leads the last estimate to the new image, with the noise that it adds, and KeyNet corrects it. A hand at rest is
-averaged over several frames, joints that flow has lost and that move with the others over fewer; a fast hand is what
-KeyNet says.
+averaged over several frames; a fast one, and joints that flow has lost, are what KeyNet says.
 
 Variances are in units of that of a sure keypoint of KeyNet (score 1); infinity: nothing is known.
 """
@@ -15,7 +14,6 @@ import numpy as np
 from hand_tracking_ros.skeleton import palm_length
 
 REST_NOISE = 0.25  # that flow adds per frame to a joint at rest, as a standard deviation
-LOST_NOISE = 1.0  # the same of a joint that it has lost, or that is outside the image
 MOTION_NOISE = 5.0  # and per palm length that the joint moves; both by a search on sequences with exact truth
 HAND_SLIP, JOINT_SLIP = 0.05, 0.1  # palm lengths by which KeyNet and flow may differ, as standard deviations
 LEAST_SCORE = 0.1  # a keypoint with less is as uncertain as one with this
@@ -24,7 +22,7 @@ LEAST_SCORE = 0.1  # a keypoint with less is as uncertain as one with this
 def after_flow(variance: np.ndarray, before_px: np.ndarray, after_px: np.ndarray, followed: np.ndarray) -> np.ndarray:
     """Variance (21,) once flow has led keypoints (21, 2) to the next image; ``followed`` (21,): see flow.py."""
     moved = np.linalg.norm(after_px - before_px, axis=1) / max(palm_length(before_px), 1e-6)
-    return variance + (np.where(followed, REST_NOISE, LOST_NOISE) + MOTION_NOISE * moved) ** 2
+    return np.where(followed, variance + (REST_NOISE + MOTION_NOISE * moved) ** 2, np.inf)
 
 
 def after_seeing(variance: np.ndarray, scores: np.ndarray) -> np.ndarray:
