@@ -22,7 +22,7 @@ LEAST_INSIDE = 0.25  # a box with less of its area in the image has left
 SAME_HAND_SHARE = 0.6  # a detection closer to a tracked hand than this share of the box side is that hand
 SAME_PLACE_SHARE = 0.25  # two detections of the same size and closer than this share are of the same thing
 REVIVE_SHARE = 1.5  # a detection closer than this to where a lost hand was expected is that hand again
-OTHER_SIZE = 1.7  # a detection that differs this much in size from the tracked box knows better
+OTHER_SIZE = 1.7  # boxes whose sizes differ this much are of different things; a detection knows better than a track
 AGREE_SHARE = 0.5  # of the palm: flow and pose that differ by more at a joint contradict each other
 SIDE_MEMORY_S = 0.15  # views further apart than this are evidence of their own for the side of a hand
 SIDE_MOST = 4.0  # log odds: surer than 98 % a track never is, so that it can find out that it was wrong
@@ -52,8 +52,7 @@ class _Refused:
     stamp_s: float
 
     def same_place(self, box: Box) -> bool:
-        same_size = 1 / OTHER_SIZE < _size_ratio(box, self.box) < OTHER_SIZE
-        return same_size and _distance(box, self.box) < SAME_PLACE_SHARE
+        return _same_size(box, self.box) and _distance(box, self.box) < SAME_PLACE_SHARE
 
 
 class HandTracks:
@@ -112,7 +111,7 @@ class HandTracks:
                 (t for t in self._tracks if t.seen and _distance(t.hand_box.box, detection.box) < SAME_HAND_SHARE), None
             )
             if same is not None:
-                if not 1 / OTHER_SIZE < _size_ratio(detection.box, same.hand_box.box) < OTHER_SIZE:
+                if not _same_size(detection.box, same.hand_box.box):
                     same.hand_box = _again(detection, same)  # the box has shrunk onto a part, or grown off the hand
                 continue
             lost = [t for t in self._tracks if not t.seen and t.hand_box.source != Source.DETECTED]
@@ -305,5 +304,5 @@ def _distance(a: Box, b: Box) -> float:
     return float(gap / max(*a.size_px, *b.size_px))
 
 
-def _size_ratio(a: Box, b: Box) -> float:
-    return max(a.size_px) / max(b.size_px)
+def _same_size(a: Box, b: Box) -> bool:
+    return 1 / OTHER_SIZE < max(a.size_px) / max(b.size_px) < OTHER_SIZE
