@@ -270,6 +270,7 @@ def test_forearms_of_a_setting_come_from_the_elbows_and_the_table_is_below_the_h
 
 
 def test_hidden_hands_of_a_pool_do_not_train(tmp_path):
+    pytest.importorskip("torch", reason="needs torch (the train extra)")
     from hand_tracking_ros.training.frames import load_synthetic_frames
 
     points, visible = np.random.default_rng(9).uniform(20, 200, (3, 21, 2)), np.ones((3, 21), bool)
