@@ -432,6 +432,22 @@ def test_holding_is_the_share_of_hands_in_frames_that_hold_something(generator, 
     assert hands > 4 and len(held) == share * hands
 
 
+@pytest.mark.parametrize("share", (0.0, 1.0))
+def test_faces_is_the_share_of_crops_with_a_face_behind_the_hand(generator, monkeypatch, share):
+    """Some as near as a cheek at the knuckles, some further back."""
+    rng = np.random.default_rng(1)
+    person = generator.scenes.person(rng)
+    monkeypatch.setattr(generator, "faces", share)
+    gaps = []
+    for _ in range(40):
+        hand = generator.scenes.hand(person, Side.LEFT, rng, np.array([0.0, 0.0, 0.5]))
+        heads = [solid for solid in generator._company(hand, person, rng) if solid.material == "face"]
+        gaps += [head.translation[2] - hand.keypoints_m()[:, 2].max() for head in heads]
+    assert len(gaps) == 40 * share
+    if share:
+        assert np.mean(np.less(gaps, 0.16)) > 0.4 and np.mean(np.greater(gaps, 0.2)) > 0.2
+
+
 def test_frames_pack_into_arrays(generator):
     from hand_tracking_ros.training.synthetic.dataset import pack_frames
     from hand_tracking_ros.training.synthetic.sheet import contact_sheet

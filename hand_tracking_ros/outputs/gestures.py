@@ -1,7 +1,8 @@
 """How hard a hand pinches and grasps, and a few gestures that do not flicker.
 
 A gesture follows from which fingers are bent, whether the thumb stands off, and which fingertip the thumb touches.
-Each of these switches on at one value and off at another, and a new gesture must hold for a while before it is named.
+Each of these is averaged over half of ``hold_s``, switches on at one value and off at another, and a new gesture must
+last for ``hold_s`` before it is named.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class _Held:
     """What is on at one hand, and the gesture that waits to be named."""
 
     stamp_s: float
+    measured: np.ndarray  # (9,) averaged: pinch strengths, curls, thumb gap
     bent: np.ndarray = field(default_factory=lambda: np.zeros(4, bool))
     pinched: np.ndarray = field(default_factory=lambda: np.zeros(4, bool))
     thumb_off: bool = False
@@ -88,15 +90,17 @@ class SignReader:
         gesture starts afresh."""
         points = pose.points()
         pinch, curls = pinch_strengths(points, pose.palm_m, self.config), finger_curls(pose.angles)
+        measured = np.concatenate([pinch, curls, [thumb_gap(points, pose.palm_m)]])
         held = self._hands.get(hand_id)
         if held is None or not 0 <= stamp_s - held.stamp_s <= MAX_GAP_S:
-            held = self._hands[hand_id] = _Held(stamp_s, since_s=stamp_s)
+            held = self._hands[hand_id] = _Held(stamp_s, measured, since_s=stamp_s)
+        config, elapsed_s = self.config, stamp_s - held.stamp_s
+        if elapsed_s > 0:
+            held.measured += (measured - held.measured) * elapsed_s / (elapsed_s + config.hold_s / 2)
         held.stamp_s = stamp_s
-        config = self.config
-        held.pinched = _switched(held.pinched, pinch, config.pinch_off, config.pinch_on)
-        held.bent = _switched(held.bent, curls, config.straight, config.bent)
-        off = _switched(np.array([held.thumb_off]), thumb_gap(points, pose.palm_m), config.thumb_near, config.thumb_off)
-        held.thumb_off = bool(off[0])
+        held.pinched = _switched(held.pinched, held.measured[:4], config.pinch_off, config.pinch_on)
+        held.bent = _switched(held.bent, held.measured[4:8], config.straight, config.bent)
+        held.thumb_off = bool(_switched(held.thumb_off, held.measured[8], config.thumb_near, config.thumb_off))
         seen = _gesture(held)
         if seen != held.waiting:
             held.waiting, held.since_s = seen, stamp_s
@@ -109,17 +113,20 @@ class SignReader:
         self._hands = {i: held for i, held in self._hands.items() if i in kept}
 
 
-def _switched(on: np.ndarray, value: np.ndarray | float, low: float, high: float) -> np.ndarray:
+def _switched(on: np.ndarray | bool, value: np.ndarray | float, low: float, high: float) -> np.ndarray:
     """On above ``high``, off below ``low``, unchanged between."""
     return np.where(on, value >= low, value > high)
 
 
 def _gesture(held: _Held) -> Gesture:
-    if (held.pinched & ~held.bent).any():  # in a fist the thumb may touch a finger, but a bent one
+    if (held.pinched & ~held.bent).any():
         return Gesture.PINCH
-    return {
+    named = {
         (False, False, False, False): Gesture.OPEN,
         (True, True, True, True): Gesture.THUMBS_UP if held.thumb_off else Gesture.FIST,
         (False, True, True, True): Gesture.POINT,
         (False, False, True, True): Gesture.VICTORY,
-    }.get(tuple(held.bent.tolist()), Gesture.NONE)
+    }.get(tuple(held.bent.tolist()))
+    if named is None:  # in these the thumb may touch a bent finger; elsewhere that is a pinch
+        return Gesture.PINCH if held.pinched.any() else Gesture.NONE
+    return named

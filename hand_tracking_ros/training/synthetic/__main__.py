@@ -37,6 +37,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             help=f"instead of {' '.join(f'{k}={v}' for k, v in known.items())}",
         )  # fmt: skip
     parser.add_argument("--holding", type=float, help="share of hands that hold something")
+    parser.add_argument("--faces", type=float, help="crops: share with the person's face behind the hand")
     parser.add_argument("--sharp", action="store_true", help="good light, no blur, no noise: the training adds them")
     parser.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders with photos or texture sheets")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="background files that show hands")
@@ -95,7 +96,7 @@ def make_pool(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from hand_tracking_ros.training.synthetic import photo
-    from hand_tracking_ros.training.synthetic.dataset import KINDS, Generator
+    from hand_tracking_ros.training.synthetic.dataset import FACES, KINDS, Generator
     from hand_tracking_ros.training.synthetic.sheet import contact_sheet
 
     if args.lens != "pinhole" and args.kind != "frames":
@@ -105,7 +106,7 @@ def make_pool(args: argparse.Namespace) -> None:
         args.seed, args.backgrounds, poses=args.poses, skip=args.skip,
         mixture=dict(args.mixture or ()), views=dict(args.views or ()), holding=args.holding,
         shot=photo.good_shot if args.sharp else photo.random_shot, channels=3 if args.rgb else 1,
-        fisheye=FISHEYE_SHARES[args.lens], rolling=args.rolling,
+        fisheye=FISHEYE_SHARES[args.lens], rolling=args.rolling, faces=FACES if args.faces is None else args.faces,
     )  # fmt: skip
     start = time.monotonic()
     samples = [

@@ -23,6 +23,7 @@ FRAME_WH = (320, 240)
 SUPERSAMPLING = 1.5
 SEATED = 0.5  # share of frames whose first two hands are those of a person at a table, or who wears the camera
 HOLDING = {"crops": 0.25, "frames": 0.2}  # share of hands that hold something
+FACES = 0.25  # share of crops with the person's face behind the hand
 # A joint lies at most this far below the skin, in model units: the palm is thicker than the fingers.
 FLESH = np.where(np.isin(np.arange(NUM_JOINTS), (0, 1, 2, 5, 9, 13, 17)), 0.27, 0.14)
 
@@ -48,13 +49,15 @@ class Generator:
     def __init__(
         self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000, skip=(), mixture=None, views=None,
         holding: float | None = None, shot=photo.random_shot, fisheye: float = 0.0, rolling: float = 0.0,
+        faces: float = FACES,
     ):  # fmt: skip
         """``holding``: share of hands that hold something, by default HOLDING; ``shot``: how pictures are taken;
-        ``fisheye``: share of frames through a fisheye; ``rolling``: share of all pictures with a rolling shutter."""
+        ``fisheye``: share of frames through a fisheye; ``rolling``: share of all pictures with a rolling shutter;
+        ``faces``: share of crops with a face behind the hand."""
         model = HandModel()
         self.seed, self.channels = seed, channels
         self.holding = HOLDING if holding is None else dict.fromkeys(HOLDING, holding)
-        self.shot, self.fisheye, self.rolling = shot, fisheye, rolling
+        self.shot, self.fisheye, self.rolling, self.faces = shot, fisheye, rolling, faces
         self.scenes = scene.SceneSampler(model, seed, poses, mixture or MIXTURE, views or scene.VIEWS)
         self.backgrounds = Backgrounds(background_folders, seed, skip=skip)
         self.renderer = Renderer(model)
@@ -85,11 +88,15 @@ class Generator:
         return (image, labels[0]) if labels[0].visible.sum() >= 8 else None
 
     def _company(self, hand: SceneHand, person: scene.Person, rng: np.random.Generator) -> list[Solid]:
-        """What else is near a hand: the person's face behind it, things in the way."""
+        """What else is near a hand: the person's face behind it, or right behind it; things in the way."""
         points = hand.keypoints_m()
         center, solids = points.mean(axis=0), []
-        if rng.random() < 0.25:
-            behind = center * (1 + (rng.uniform(0.14, 0.5) / center[2])) + rng.normal(0, 0.09, 3) * [1, 1, 0]
+        if rng.random() < self.faces:
+            if rng.random() < 0.5:
+                back, spread = points[:, 2].max() - center[2] + rng.uniform(0.1, 0.16), 0.06  # at the cheek
+            else:
+                back, spread = rng.uniform(0.14, 0.5), 0.09
+            behind = center * (1 + back / center[2]) + rng.normal(0, spread, 3) * [1, 1, 0]
             solids += scene.face_and_body(behind, person, rng)
         for _ in range(rng.poisson(0.35)):
             near = rng.random() < 0.2
