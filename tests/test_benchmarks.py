@@ -1,0 +1,55 @@
+"""The benchmarks that need nothing but the package: they do what they say, whatever the times are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def run(script: str, *arguments: str, folder: Path) -> tuple[str, dict]:
+    """What a benchmark printed, and its JSON file."""
+    command = [sys.executable, str(BENCHMARKS / script), *arguments, "--json", str(folder / "out.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads((folder / "out.json").read_text())
+
+
+def test_scaling_tracks_as_many_hands_as_are_wanted_in_images_of_all_sizes(tmp_path):
+    arguments = ("--frames", "4", "--no-profile", "--set", "inference.backend=onnxruntime")
+    _, result = run("scaling.py", *arguments, "--output", "table.md", folder=tmp_path)
+    assert [row["hands"] for row in result["hands"]] == [1, 2, 3, 4, 6, 8]
+    assert [row["case"] for row in result["image size"]][:2] == ["640x480", "960x720"]
+    assert all(row["hands"] == 2 and row["frames"] == 4 for row in result["image size"])
+    assert all(0 < row["cpu_p50_ms"] and row["p50_ms"] <= row["p99_ms"] for row in result["hands"])
+    assert "| 8 hands | 4 |" in (tmp_path / "table.md").read_text()
+
+
+def test_endurance_sees_hands_most_of_the_time_and_counts_every_minute(tmp_path):
+    arguments = ("--hours", "0.0334", "--no-profile", "--set", "inference.backend=onnxruntime")
+    text, result = run("endurance.py", *arguments, folder=tmp_path)
+    assert [row["minute"] for row in result["minutes"]] == [1, 2]
+    assert all(0.75 < row["with_hands"] < 0.85 and 40 < row["memory_mb"] < 1000 for row in result["minutes"])
+    assert "memory after a tenth" in text
+
+
+def test_startup_measures_every_backend_that_can_run(tmp_path):
+    _, result = run("startup.py", "--runs", "1", folder=tmp_path)
+    parts = result["medians"]["onnxruntime"]
+    assert parts["all_s"] == pytest.approx(parts["imports_s"] + parts["networks_s"] + parts["first_hands_s"])
+    assert min(parts.values()) > 0 and 40 < parts["memory_mb"] < 1000
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS 2 (rclpy)")
+def test_latency_through_the_stage_graph_in_colour(tmp_path):
+    arguments = ("--stages", "--encoding", "bgr8", "--size", "320x240", "--rate", "10", "--seconds", "3")
+    text, result = run("ros_latency.py", *arguments, "--backend", "onnxruntime", folder=tmp_path)
+    assert result["published"] == 30 and result["received"] == 30 - result["lost"] > 20
+    assert result["images_with_hands"].get("2", 0) > 15 and 0 < result["latency_ms"]["p50"] < 1000
+    assert "lost" in text and result["tracker_peak_mb"] > 200  # four processes
