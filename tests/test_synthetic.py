@@ -448,6 +448,18 @@ def test_faces_is_the_share_of_crops_with_a_face_behind_the_hand(generator, monk
         assert np.mean(np.less(gaps, 0.16)) > 0.4 and np.mean(np.greater(gaps, 0.2)) > 0.2
 
 
+@pytest.mark.parametrize("share, opaque", ((0.0, (1.0, 1.0)), (1.0, (0.2, 0.8))))
+def test_some_objects_are_clear(generator, monkeypatch, share, opaque):
+    from hand_tracking_ros.training.synthetic import dataset
+
+    masks, take = [], dataset.photo.take
+    monkeypatch.setattr(dataset, "CLEAR", share)
+    monkeypatch.setattr(dataset.photo, "take", lambda light, mask, *rest: masks.append(mask) or take(light, mask, *rest))
+    for index in range(6):
+        generator.objects(index)
+    assert len(masks) == 6 and all(opaque[0] <= mask.max() <= opaque[1] for mask in masks)
+
+
 def test_frames_pack_into_arrays(generator):
     from hand_tracking_ros.training.synthetic.dataset import pack_frames
     from hand_tracking_ros.training.synthetic.sheet import contact_sheet

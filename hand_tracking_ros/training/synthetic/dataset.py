@@ -23,6 +23,7 @@ FRAME_WH = (320, 240)
 SUPERSAMPLING = 1.5
 SEATED = 0.5  # share of frames whose first two hands are those of a person at a table, or who wears the camera
 HOLDING = {"crops": 0.25, "frames": 0.2}  # share of hands that hold something
+CLEAR = 0.35  # share of images of objects in which these are like glass, or clear plastic
 FACES = 0.25  # share of crops with the person's face behind the hand
 # A joint lies at most this far below the skin, in model units: the palm is thicker than the fingers.
 FLESH = np.where(np.isin(np.arange(NUM_JOINTS), (0, 1, 2, 5, 9, 13, 17)), 0.27, 0.14)
@@ -165,7 +166,8 @@ class Generator:
         side = 2 * reach / position[2] * np.exp(rng.uniform(np.log(0.7), np.log(2.5)))
         focal, center = CROP_PX / side, position[:2] / position[2] + rng.uniform(-0.15, 0.15, 2) * side
         camera = Camera(focal, focal, CROP_PX / 2 - focal * center[0], CROP_PX / 2 - focal * center[1])
-        return self._shoot(Lens(camera, (CROP_PX, CROP_PX)), [], solids, rng)
+        opacity = rng.uniform(0.2, 0.8) if rng.random() < CLEAR else 1.0
+        return self._shoot(Lens(camera, (CROP_PX, CROP_PX)), [], solids, rng, opacity)
 
     def _place(self, lens: Lens, person: scene.Person, hands: list[SceneHand], holds: bool, rng, setting=None):
         """A hand of 20 to 200 px in the frame, not on top of another, where the ``setting`` has it or somewhere; None
@@ -207,8 +209,8 @@ class Generator:
         near = 0.22 if rng.random() < 0.25 else 0.5
         return bool(inside.all()) and 14 <= side_of(box) <= 215 and all(gap > near for gap in apart)
 
-    def _shoot(self, lens: Lens, hands, solids, rng: np.random.Generator):
-        """Render, composite and photograph: the uint8 image and one label per hand."""
+    def _shoot(self, lens: Lens, hands, solids, rng: np.random.Generator, opacity: float = 1.0):
+        """Render, composite and photograph: the uint8 image and one label per hand. ``opacity`` of what is rendered."""
         factor, size_wh = SUPERSAMPLING, lens.size_wh
         large = lens.scaled(factor)
         light, depth = lenses.render(self.renderer, large, hands, scene.random_lights(rng), solids)
@@ -220,7 +222,7 @@ class Generator:
         shot = self.shot(rng, min(size_wh))
         if self.rolling and rng.random() < self.rolling:
             shot = photo.with_rolling_shutter(shot, rng, min(size_wh))
-        return photo.take(light, (depth > 0).astype(np.float32), background, shot, rng), labels
+        return photo.take(light, opacity * (depth > 0).astype(np.float32), background, shot, rng), labels
 
 
 def crop_lens(hand: SceneHand, rng: np.random.Generator) -> Lens:
