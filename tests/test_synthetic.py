@@ -450,11 +450,11 @@ def test_faces_is_the_share_of_crops_with_a_face_behind_the_hand(generator, monk
 
 @pytest.mark.parametrize("share, opaque", ((0.0, (1.0, 1.0)), (1.0, (0.2, 0.8))))
 def test_some_objects_are_clear(generator, monkeypatch, share, opaque):
-    from hand_tracking_ros.training.synthetic import dataset
+    from hand_tracking_ros.training.synthetic import dataset, photo
 
-    masks, take = [], dataset.photo.take
+    masks, take = [], photo.take
     monkeypatch.setattr(dataset, "CLEAR", share)
-    monkeypatch.setattr(dataset.photo, "take", lambda light, mask, *rest: masks.append(mask) or take(light, mask, *rest))
+    monkeypatch.setattr(photo, "take", lambda light, mask, *more: masks.append(mask) or take(light, mask, *more))
     for index in range(6):
         generator.objects(index)
     assert len(masks) == 6 and all(opaque[0] <= mask.max() <= opaque[1] for mask in masks)
