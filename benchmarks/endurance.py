@@ -68,9 +68,7 @@ def main() -> None:
     minutes, memory, ms, _ = np.array(rows).T
     steady = slice(len(rows) // 10, None)
     growth = float(np.polyfit(minutes[steady] / 60, memory[steady], 1)[0]) if len(rows) > 3 else float("nan")
-    print(
-        f"memory after a tenth {memory[steady][0]:.1f} MB, at the end {memory[-1]:.1f} MB: {growth:+.2f} MB/h"
-    )
+    print(f"memory after a tenth {memory[steady][0]:.1f} MB, at the end {memory[-1]:.1f} MB: {growth:+.2f} MB/h")
     print(f"CPU per frame {np.median(ms[steady]):.2f} ms, slowest minute {ms[steady].max():.2f} ms")
     if args.json:
         table = [dict(zip(("minute", "memory_mb", "cpu_ms", "with_hands"), r)) for r in rows]

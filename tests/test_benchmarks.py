@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -44,6 +45,19 @@ def test_startup_measures_every_backend_that_can_run(tmp_path):
     parts = result["medians"]["onnxruntime"]
     assert parts["all_s"] == pytest.approx(parts["imports_s"] + parts["networks_s"] + parts["first_hands_s"])
     assert min(parts.values()) > 0 and 40 < parts["memory_mb"] < 1000
+
+
+def test_device_report_keeps_what_was_measured_when_a_part_fails(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    report = importlib.import_module("device_report")
+    (tmp_path / "a.png").touch()
+    good = report.run(report.Part("Good", (sys.executable, "-c", "print('12 ms')"), ("a.png", "b.png")), tmp_path)
+    bad = report.run(report.Part("Bad", (sys.executable, "-c", "print('3 ms'); raise SystemExit('no GPU')")), tmp_path)
+    assert good.startswith("## Good\n") and "12 ms" in good and "(a.png)" in good and "b.png" not in good
+    assert "3 ms" in bad and "exit status 1" in bad and "no GPU" in bad and str(BENCHMARKS) not in good + bad
+    doctor, *rest = report.parts(quick=False)
+    assert "MACHINE" in report.run(doctor, tmp_path) and "exit status" not in report.run(doctor, tmp_path)
+    assert {"Fastest settings", "Stages", "Starting", "Scaling"} <= {part.title for part in rest}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS 2 (rclpy)")
