@@ -40,6 +40,11 @@ class FlowImage:
     mono: np.ndarray
     scale: np.ndarray
 
+    def outside(self, points_px: np.ndarray) -> np.ndarray:
+        """(N,) bool: which points (N, 2), in pixels of the full image, are not in it."""
+        small = points_px * self.scale
+        return ((small < 0) | (small >= self.mono.shape[::-1])).any(axis=1)
+
     def same_size(self, other: FlowImage) -> bool:
         """Whether both come from full images of one size: two sizes may be equal after halving."""
         return self.mono.shape == other.mono.shape and np.array_equal(self.scale, other.scale)

@@ -2,7 +2,8 @@
 
 KeyNet's answers jump from frame to frame, but do not drift; what optical flow carries along drifts, but does not jump.
 Flow leads the last estimate to the new image, with the noise that it adds, and KeyNet corrects it. A hand at rest is
-averaged over several frames; a fast one, and joints that flow has lost, are what KeyNet says.
+averaged over several frames; a fast one, and joints that flow has lost, are what KeyNet says. Joints outside the image,
+which no flow can see, go along with the hand and count as found.
 
 Variances are in units of that of a sure keypoint of KeyNet (score 1); infinity: nothing is known.
 """
@@ -20,7 +21,7 @@ LEAST_SCORE = 0.1  # a keypoint with less is as uncertain as one with this
 
 
 def after_flow(variance: np.ndarray, before_px: np.ndarray, after_px: np.ndarray, followed: np.ndarray) -> np.ndarray:
-    """Variance (21,) once flow has led keypoints (21, 2) to the next image; ``followed`` (21,): see flow.py."""
+    """Variance (21,) once flow has led keypoints (21, 2) to the next image; ``followed`` (21,): the others are lost."""
     steps = after_px - before_px
     moved = np.sqrt((steps * steps).sum(axis=1)) / max(palm_length(before_px), 1e-6)
     return np.where(followed, variance + (REST_NOISE + MOTION_NOISE * moved) ** 2, np.inf)

@@ -236,7 +236,8 @@ class HandTracks:
         elapsed_s = stamp_s - self._stamp_s
         for track, motion in zip(followed, motions):
             track.followed = motion.followed
-            track.variance = after_flow(track.variance, track.keypoints_px, motion.keypoints_px, motion.followed)
+            known = motion.followed | current.outside(motion.keypoints_px)  # what is not in the image moves with the hand
+            track.variance = after_flow(track.variance, track.keypoints_px, motion.keypoints_px, known)
             if motion.enough:
                 track.keypoints_px = motion.keypoints_px
                 self._move(track, motion.box, Source.PROPAGATED)

@@ -103,6 +103,25 @@ def test_a_moving_hand_does_not_lag():
     assert abs(errors[5:, :, 0].mean()) < 0.7
 
 
+def test_joints_outside_the_image_are_averaged_too_and_move_with_the_hand():
+    """Nobody sees them: what KeyNet says of them jumps most. 3 px per frame to the left, fingertips on the right."""
+    rng, tracks, errors, alone = np.random.default_rng(3), HandTracks(TrackConfig(max_hands=1)), [], []
+    for k in range(24):
+        cut = view((-3 * k, 0))[:, :300]
+        truth = keypoints(detection(300 - 3 * k, 240)).keypoints_px
+        boxes = tracks.predict(np.ascontiguousarray(cut), k / 30)
+        (box,) = boxes or tracks.associate([detection(300, 240)], k / 30)
+        seen = truth + rng.normal(0, 1, truth.shape)
+        points = seen if box.expected_variance is None else averaged(box.expected_px, box.expected_variance, seen, ONES)
+        tracks.update([replace(keypoints(box), keypoints_px=points)], k / 30)
+        outside = truth[:, 0] > 300
+        if 8 <= k < 14:
+            errors.append((points - truth)[outside])
+            alone.append((seen - truth)[outside])
+    assert min(map(len, errors)) >= 1
+    assert np.concatenate(errors).std() < 0.75 * np.concatenate(alone).std()
+
+
 def test_new_hands_and_a_finger_that_flow_lost_are_as_keynet_says():
     tracks = HandTracks(TrackConfig(max_hands=1))
     tracks.predict(view(), 0.0)
