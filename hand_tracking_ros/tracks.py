@@ -236,7 +236,7 @@ class HandTracks:
         elapsed_s = stamp_s - self._stamp_s
         for track, motion in zip(followed, motions):
             track.followed = motion.followed
-            known = motion.followed | current.outside(motion.keypoints_px)  # what is not in the image moves with the hand
+            known = motion.followed | current.outside(motion.keypoints_px)  # where flow cannot see
             track.variance = after_flow(track.variance, track.keypoints_px, motion.keypoints_px, known)
             if motion.enough:
                 track.keypoints_px = motion.keypoints_px
