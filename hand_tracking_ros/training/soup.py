@@ -1,0 +1,79 @@
+"""Average the weights of several runs into one checkpoint: a model soup (Wortsman et al., ICML 2022).
+
+python -m hand_tracking_ros.training.soup RUN_A RUN_B=2 RUN_C --run SOUP
+
+Runs that went on from each other, or from the same weights, lie in one valley of the loss: their average is often better
+than each of them, on data that none has seen most of all. RUN=SHARE counts a run more. The soup is exported as any run
+(``training.export``), and ``hand-tracking train --init`` goes on from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hand_tracking_ros.errors import ConfigError, HandTrackingError
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = ("network", "average")  # the parts of a checkpoint that hold weights
+
+
+def mixed(checkpoints: Sequence[dict[str, Any]], shares: Sequence[float]) -> dict[str, Any]:
+    """The last checkpoint with the mean weights of all. Raises ConfigError where their networks differ."""
+    first, total = checkpoints[0], sum(shares)
+    if any(share <= 0 for share in shares):
+        raise ConfigError(f"shares must be above 0, got {list(shares)}")
+    soup = dict(checkpoints[-1])
+    for part in WEIGHTS:
+        names = first[part].keys()
+        soup[part] = dict(soup[part])
+        for checkpoint in checkpoints:
+            if checkpoint[part].keys() != names or any(
+                checkpoint[part][name].shape != first[part][name].shape for name in names
+            ):
+                raise ConfigError("these runs have different networks: only weights of one network can be averaged")
+        for name, value in checkpoints[-1][part].items():
+            if value.is_floating_point():
+                parts = [share / total * c[part][name].double() for share, c in zip(shares, checkpoints, strict=True)]
+                soup[part][name] = sum(parts).to(value.dtype)
+    return soup
+
+
+def read(text: str) -> tuple[dict[str, Any], float]:
+    """Checkpoint and share of 'RUN' or 'RUN=SHARE'. Raises ConfigError."""
+    folder, _, share = text.partition("=")
+    file = Path(folder) / CHECKPOINT
+    try:
+        number = float(share or 1)
+    except ValueError as error:
+        raise ConfigError(f"'{text}' is not RUN or RUN=SHARE") from error
+    if not file.is_file():
+        raise ConfigError(f"no run in {folder}: {file} does not exist")
+    return torch.load(file, map_location="cpu"), number
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m hand_tracking_ros.training.soup", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("runs", nargs="+", metavar="RUN[=SHARE]", help="folders of 'hand-tracking train --run'")
+    parser.add_argument("--run", type=Path, required=True, help="folder for the soup")
+    args = parser.parse_args(arguments)
+    try:
+        checkpoints, shares = zip(*map(read, args.runs), strict=True)
+        soup = mixed(checkpoints, shares)
+    except HandTrackingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    args.run.mkdir(parents=True, exist_ok=True)
+    torch.save(soup, args.run / CHECKPOINT)
+    print(f"{args.run / CHECKPOINT}: {len(shares)} runs")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
