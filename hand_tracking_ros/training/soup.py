@@ -2,9 +2,9 @@
 
 python -m hand_tracking_ros.training.soup RUN_A RUN_B=2 RUN_C --run SOUP
 
-Runs that went on from each other, or from the same weights, lie in one valley of the loss: their average is often better
-than each of them, on data that none has seen most of all. RUN=SHARE counts a run more. The soup is exported as any run
-(``training.export``), and ``hand-tracking train --init`` goes on from it.
+Runs that went on from each other, or from the same weights, lie in one valley of the loss: their average is often
+better than each of them, on data that none has seen most of all. RUN=SHARE counts a run more. The soup is exported as
+any run (``training.export``), and ``hand-tracking train --init`` goes on from it.
 """
 
 from __future__ import annotations
