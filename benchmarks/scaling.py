@@ -121,6 +121,13 @@ def row(name: str, taken: np.ndarray, hands: Sequence[int]) -> dict[str, object]
     }  # fmt: skip
 
 
+def amount(case: str) -> float:
+    """Hands, cameras or million pixels of a case."""
+    first = case.split(" ")[0]
+    width, _, height = first.partition("x")
+    return int(width) * int(height) / 1e6 if height else float(first)
+
+
 def plot(path: Path, results: dict[str, list[dict[str, object]]]) -> None:
     """One panel per kind, with the median and, lighter, the 99th percentile."""
     import matplotlib
@@ -130,10 +137,11 @@ def plot(path: Path, results: dict[str, list[dict[str, object]]]) -> None:
 
     figure, panels = plt.subplots(1, len(results), figsize=(4.2 * len(results), 3.4), squeeze=False, sharey=True)
     for axes, (title, rows) in zip(panels[0], results.items()):
-        names = [str(r["case"]).split(" ")[0] for r in rows]
-        axes.plot(names, [r["p99_ms"] for r in rows], "o-", color="C0", alpha=0.3, label="p99")
-        axes.plot(names, [r["p50_ms"] for r in rows], "o-", color="C0", label="p50")
-        axes.set_title(title)
+        amounts = [amount(str(r["case"])) for r in rows]
+        axes.plot(amounts, [r["p99_ms"] for r in rows], "o-", color="C0", alpha=0.3, label="p99")
+        axes.plot(amounts, [r["p50_ms"] for r in rows], "o-", color="C0", label="p50")
+        axes.set_xlabel("million pixels" if title == "image size" else title)
+        axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("ms per frame")
