@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 def run(script: str, *arguments: str, folder: Path) -> tuple[str, dict]:
     """What a benchmark printed, and its JSON file."""
     command = [sys.executable, str(BENCHMARKS / script), *arguments, "--json", str(folder / "out.json")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240)
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}  # the neighbouring scripts, also in Python's safe mode
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads((folder / "out.json").read_text())
 
