@@ -45,11 +45,13 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     add_tracker_options(parser)
     args = parser.parse_args()
+    frames = round(args.hours * 60) * MINUTE
+    if not frames:
+        parser.error(f"--hours {args.hours:g} is less than a minute")
     cv2.setNumThreads(1)
     tracker, clip = HandTracker(tracker_config(args)), read_clip(demo_directory() / CLIP)
     height, width = clip[0].shape
     camera, empty = Camera(580.0, 580.0, width / 2, height / 2), np.full_like(clip[0], 90)
-    frames = round(args.hours * 60) * MINUTE
     rows, ids, stamp_s = [], set(), 0.0
     cpu, with_hands = time.process_time(), 0
     for k in range(frames):

@@ -19,7 +19,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -32,6 +31,7 @@ import numpy as np
 
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
 from hand_tracking_ros.images import as_mono
+from hand_tracking_ros.machine import peak_memory_mb
 from hand_tracking_ros.rig import Rig, load_rig, save_rig
 from hand_tracking_ros.sources import open_source
 
@@ -137,12 +137,6 @@ def cpu_s(process: subprocess.Popen) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def peak_mb(process: subprocess.Popen) -> float:
-    """Most memory that a running process has held, MB (Linux)."""
-    found = re.search(r"^VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 / 1e6
-
-
 def end(process: subprocess.Popen) -> None:
     """Ctrl-C, again where it must be: rclpy has been seen to miss one."""
     for _ in range(3):
@@ -185,7 +179,7 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         stamps = publish(streams, args.rate, args.seconds, args.calibrated)
         if any(tracker.poll() is not None for tracker in trackers):
             raise SystemExit("the tracker has ended; its message stands above")
-        used_s, memory_mb = sum(map(cpu_s, trackers)), sum(map(peak_mb, trackers))
+        used_s, memory_mb = sum(map(cpu_s, trackers)), sum(peak_memory_mb(tracker.pid) for tracker in trackers)
         elapsed_s = time.monotonic() - begin
     finally:
         for process in (*trackers, listener):

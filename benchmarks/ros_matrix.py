@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from stages import markdown  # the neighbouring script
+
 from hand_tracking_ros.cli.options import text_table
 
 CASES = {
@@ -91,8 +93,7 @@ def main() -> None:
     rows = [row(name, result) for name, result in results.items()]
     print(text_table(rows, COLUMNS))
     if args.output:
-        lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
-        args.output.write_text("\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n")
+        args.output.write_text(markdown(COLUMNS, rows))
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
     if args.plot:

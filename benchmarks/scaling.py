@@ -21,7 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from stages import machine  # the neighbouring script
+from stages import machine, markdown  # the neighbouring script
 
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
 from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
@@ -169,7 +169,7 @@ def main() -> None:
         results[kind] = measure(make(), args.frames)
         rows = [tuple(str(value) for value in r.values()) for r in results[kind]]
         print(text_table(rows, COLUMNS) + "\n", flush=True)
-        text += ["| " + " | ".join(line) + " |" for line in (COLUMNS, ("---",) * len(COLUMNS), *rows)] + [""]
+        text.append(markdown(COLUMNS, rows))
     if args.output:
         args.output.write_text("\n".join(text))
     if args.json:

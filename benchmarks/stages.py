@@ -19,7 +19,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -165,6 +165,11 @@ def machine() -> dict[str, object]:
         "opencv": cv2.__version__,
         "backends": {status.name: status.version for status in available_backends() if status.version},
     }
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a markdown file."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ("---",) * len(header), *rows)) + "\n"
 
 
 def main() -> None:

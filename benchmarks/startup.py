@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from stages import machine  # the neighbouring script
+from stages import machine, markdown  # the neighbouring script
 
 from hand_tracking_ros.backends import available_backends
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
@@ -86,8 +86,7 @@ def main() -> None:
     rows = [(name, *(f"{m[key]:.2f}" for key in PARTS), f"{m['memory_mb']:.0f}") for name, m in medians.items()]
     print(text_table(rows, COLUMNS))
     if args.output:
-        lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
-        args.output.write_text("\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n")
+        args.output.write_text(markdown(COLUMNS, rows))
     if args.json:
         args.json.write_text(json.dumps({"machine": machine(), "medians": medians}, indent=1) + "\n")
 

@@ -30,12 +30,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def peak_memory_mb() -> float:
-    """Most memory that this process has held, MB.
+def peak_memory_mb(process: int | str = "self") -> float:
+    """Most memory that this process has held, MB; on Linux also another one that runs, by its number.
 
     Linux' ``ru_maxrss`` would also count the process that started this one.
     """
-    found = re.search(r"^VmHWM:\s*(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
+    found = re.search(r"^VmHWM:\s*(\d+) kB", _read(f"/proc/{process}/status"), re.MULTILINE)
     if found:
         return int(found[1]) * 1024 / 1e6
     import resource
