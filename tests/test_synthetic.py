@@ -259,6 +259,11 @@ def test_forearms_of_a_setting_come_from_the_elbows_and_the_table_is_below_the_h
     forearms = np.array([tilt.T @ hand.rotation @ [0, 1, 0] for hand in right + left])
     to_elbow = np.mean(forearms @ ([0, 0, -1] if worn else [0, 0, 1]))
     assert to_elbow > 0.5, "towards who wears the camera, or back to the other person"
+    thumb_up, back_up = (
+        np.array([(tilt.T @ hand.rotation @ axis)[1] < -0.8 for hand, axis in zip(right + left, axes)])
+        for axes in ([[1, 0, 0]] * 60 + [[-1, 0, 0]] * 60, [[0, 0, 1]] * 120)
+    )
+    assert 0.2 < thumb_up.mean() < 0.7 and 0.1 < back_up.mean() < 0.6 and (thumb_up | back_up).mean() > 0.5
     tables = 0
     for hand in right:
         for thing in setting.company(person, [hand], rng):
@@ -267,6 +272,18 @@ def test_forearms_of_a_setting_come_from_the_elbows_and_the_table_is_below_the_h
                 assert top_y > (hand.keypoints_m() @ tilt)[:, 1].max()
                 tables += 1
     assert 35 <= tables <= 55  # of 60: three in four
+
+
+def test_seated_crops_have_arms_that_come_from_people(generator, monkeypatch):
+    """A person across the table has the right hand on the left of the image, so its forearm leans to the left."""
+    monkeypatch.setattr(generator, "seated", 1.0)
+    monkeypatch.setattr(people, "WORN", 0.0)
+    seen = [generator.crop(k)[1] for k in range(40)]
+    along = np.array([label.keypoints_m[0] - label.keypoints_m[9] for label in seen])
+    assert (along[:, 2] > 0).mean() > 0.7, "wrists are further away than knuckles"
+    monkeypatch.setattr(generator, "seated", 0.0)
+    along = np.array([(label := generator.crop(k)[1]).keypoints_m[0] - label.keypoints_m[9] for k in range(40)])
+    assert (along[:, 2] > 0).mean() < 0.7
 
 
 def test_hidden_hands_of_a_pool_do_not_train(tmp_path):

@@ -84,7 +84,7 @@ BACKGROUNDS = [np.random.default_rng(0).integers(0, 60, (300, 400)).astype(np.ui
 def test_crop_samples_carry_their_labels_along(kind, monkeypatch):
     """The dots must lie under the keypoints of the sample, whatever turn, mirror, scale and background it got."""
     monkeypatch.setattr("hand_tracking_ros.training.crops.degrade", lambda image, rng: image)
-    monkeypatch.setattr("hand_tracking_ros.training.crops.occlude", lambda image, rng: image)
+    monkeypatch.setattr("hand_tracking_ros.training.crops.occlude", lambda image, pictures, rng: image)
     sampler = CropSampler([(kind, 1.0, [labelled(kind)])], BACKGROUNDS, absent=0.0)
     rng = np.random.default_rng(1)
     on, off, rights = [], [], set()

@@ -47,13 +47,14 @@ def hand_mask(keypoints_px: np.ndarray, wh: tuple[int, int], rng: np.random.Gene
     return cv2.GaussianBlur(mask, (0, 0), sigma).astype(np.float32) / 255.0
 
 
-def blob_mask(wh: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A soft random polygon (H, W) float32 0..1, for things that are cut out but are no hands."""
+def blob_mask(
+    wh: tuple[int, int], rng: np.random.Generator, radii: tuple[float, float] = (0.15, 0.5), off_centre: float = 0.2
+) -> np.ndarray:
+    """A soft random polygon (H, W) float32 0..1; ``radii`` and the most that it is off centre as shares of the side."""
     angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(4, 10)))
-    radii = rng.uniform(0.15, 0.5, len(angles)) * min(wh)
-    points = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * radii[:, None] + np.array(wh) * rng.uniform(
-        0.3, 0.7, 2
-    )
+    lengths = rng.uniform(*radii, len(angles)) * min(wh)
+    centre = np.array(wh) * rng.uniform(0.5 - off_centre, 0.5 + off_centre, 2)
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * lengths[:, None] + centre
     mask = np.zeros((wh[1], wh[0]), np.uint8)
     cv2.fillPoly(mask, [points.astype(np.int32)], 255)
     return cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.6, 3.0))).astype(np.float32) / 255.0
@@ -64,9 +65,12 @@ def blend(front: np.ndarray, back: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (front * mask + back * (1.0 - mask) + 0.5).astype(np.uint8)
 
 
-def occlude(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Cover part of the image with a flat bar or disc."""
+def occlude(image: np.ndarray, pictures: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Cover part of the image with a flat bar or disc, or with a piece of one of the ``pictures``."""
     height, width = image.shape
+    if rng.random() < 0.5:
+        thing = blob_mask((width, height), rng, radii=(0.08, 0.3), off_centre=0.4)
+        return blend(random_patch(pictures, (width, height), rng), image, thing)
     colour, size = int(rng.integers(0, 256)), min(height, width)
     out = image.copy()
     centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
@@ -84,7 +88,7 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = image.shape
     kind = rng.random()
     if kind < 0.2:
-        image = cv2.filter2D(image, -1, motion_kernel(rng, max(3, min(height, width) // 16)))
+        image = cv2.filter2D(image, -1, motion_kernel(rng, max(3, min(height, width) // 10)))
     elif kind < 0.5:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.8)))
     if rng.random() < 0.25:  # a far hand, enlarged

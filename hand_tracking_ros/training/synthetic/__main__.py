@@ -38,6 +38,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         )  # fmt: skip
     parser.add_argument("--holding", type=float, help="share of hands that hold something")
     parser.add_argument("--faces", type=float, help="crops: share with the person's face behind the hand")
+    parser.add_argument("--seated", type=float, default=0.0, help="crops: share of people at a table or with a worn camera")
     parser.add_argument("--sharp", action="store_true", help="good light, no blur, no noise: the training adds them")
     parser.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders with photos or texture sheets")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="background files that show hands")
@@ -107,6 +108,7 @@ def make_pool(args: argparse.Namespace) -> None:
         mixture=dict(args.mixture or ()), views=dict(args.views or ()), holding=args.holding,
         shot=photo.good_shot if args.sharp else photo.random_shot, channels=3 if args.rgb else 1,
         fisheye=FISHEYE_SHARES[args.lens], rolling=args.rolling, faces=FACES if args.faces is None else args.faces,
+        seated=args.seated,
     )  # fmt: skip
     start = time.monotonic()
     samples = [

@@ -50,15 +50,16 @@ class Generator:
     def __init__(
         self, seed: int, background_folders=(), channels: int = 1, poses: int = 4000, skip=(), mixture=None, views=None,
         holding: float | None = None, shot=photo.random_shot, fisheye: float = 0.0, rolling: float = 0.0,
-        faces: float = FACES,
+        faces: float = FACES, seated: float = 0.0,
     ):  # fmt: skip
         """``holding``: share of hands that hold something, by default HOLDING; ``shot``: how pictures are taken;
         ``fisheye``: share of frames through a fisheye; ``rolling``: share of all pictures with a rolling shutter;
-        ``faces``: share of crops with a face behind the hand."""
+        ``faces``: share of crops with a face behind the hand; ``seated``: share of crops of a hand of somebody at a
+        table, or who wears the camera, instead of a hand of nobody, turned as ``views`` say."""
         model = HandModel()
         self.seed, self.channels = seed, channels
         self.holding = HOLDING if holding is None else dict.fromkeys(HOLDING, holding)
-        self.shot, self.fisheye, self.rolling, self.faces = shot, fisheye, rolling, faces
+        self.shot, self.fisheye, self.rolling, self.faces, self.seated = shot, fisheye, rolling, faces, seated
         self.scenes = scene.SceneSampler(model, seed, poses, mixture or MIXTURE, views or scene.VIEWS)
         self.backgrounds = Backgrounds(background_folders, seed, skip=skip)
         self.renderer = Renderer(model)
@@ -77,10 +78,16 @@ class Generator:
         distance = np.exp(rng.uniform(np.log(0.2), np.log(1.1)))
         position = distance * np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.45, 0.45), 1.0])
         holds = rng.random() < self.holding["crops"]
-        hand = self.scenes.hand(person, side, rng, position, holds=holds)
+        if self.seated and rng.random() < self.seated:
+            setting = people.random_setting(position / np.linalg.norm(position), rng)
+            hand = setting.hand(self.scenes, person, side, rng, holds)
+            solids = setting.company(person, [hand], rng)
+        else:
+            hand = self.scenes.hand(person, side, rng, position, holds=holds)
+            solids = []
         if hand.keypoints_m()[:, 2].min() < 0.09:
             return None
-        hands, solids = [hand], self._company(hand, person, rng)
+        hands, solids = [hand], solids or self._company(hand, person, rng)
         if holds:
             solids.append(scene.held_object(hand, rng))
         if rng.random() < 0.18:
@@ -131,7 +138,7 @@ class Generator:
         person = self.scenes.person(rng)
         hands: list[SceneHand] = []
         solids: list[Solid] = []
-        setting = people.random_setting(lens, rng) if rng.random() < SEATED else None
+        setting = self._setting(lens, rng) if rng.random() < SEATED else None
         sitter = person
         for k in range(count):
             if k >= 2 or (setting is None and rng.random() < 0.2):
@@ -146,6 +153,12 @@ class Generator:
             solids += setting.company(sitter, hands[:2], rng)
         solids += people.bystanders(lens, hands, person, rng)
         return self._shoot(lens, hands, solids, rng)
+
+    @staticmethod
+    def _setting(lens: Lens, rng: np.random.Generator) -> people.Setting | None:
+        """A person whose hands are in view; None where the lens sees nothing."""
+        ray = lens.ray(rng.uniform(0.2, 0.8, 2) * lens.size_wh)
+        return None if np.isnan(ray).any() else people.random_setting(ray, rng)
 
     def objects(self, index: int) -> tuple[np.ndarray, list[HandLabel]]:
         """(160, 160) uint8 with something that is no hand in the middle, as large as a hand would be; no labels."""

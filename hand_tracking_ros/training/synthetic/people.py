@@ -17,8 +17,10 @@ from hand_tracking_ros.training.synthetic.lenses import Lens
 from hand_tracking_ros.training.synthetic.model import turn, unit
 from hand_tracking_ros.training.synthetic.render import SceneHand, Solid
 
-X, Y, _ = np.eye(3)
+X, Y, Z = np.eye(3)
+THUMB_OF_RIGHT = X  # where the thumb of a right hand is, seen from the little finger, in the hand frame
 WORN = 0.35  # share of people who wear the camera
+HELD = {"thumb": 0.5, "back": 0.35, "any": 0.15}  # what points up: hands are seldom turned as no work needs it
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Setting:
             elbow = self.head + [right * rng.uniform(0.18, 0.4), rng.uniform(0.3, 0.6), rng.uniform(-0.15, 0.1)]
         forearm = unit(unit(elbow - place) + 0.3 * rng.normal(size=3))
         rotation = aligned(scene.random_direction_rotation(rng), Y, forearm)
+        held = str(rng.choice(list(HELD), p=list(HELD.values())))
+        if held != "any":
+            up = Z if held == "back" else THUMB_OF_RIGHT * (1 if side == Side.RIGHT else -1)
+            rotation = rolled(rotation, forearm, up, -Y, rng.normal(0, 25))
         return scenes.hand(person, side, rng, self.tilt @ place, self.tilt @ rotation, holds)
 
     def company(self, person: scene.Person, hands: Sequence[SceneHand], rng: np.random.Generator) -> list[Solid]:
@@ -61,11 +67,8 @@ class Setting:
         return solids
 
 
-def random_setting(lens: Lens, rng: np.random.Generator) -> Setting | None:
-    """A person whose hands are in view; None where the lens sees nothing."""
-    ray = lens.ray(rng.uniform(0.2, 0.8, 2) * lens.size_wh)
-    if np.isnan(ray).any():
-        return None
+def random_setting(ray: np.ndarray, rng: np.random.Generator) -> Setting:
+    """A person whose hands are in the direction ``ray`` (3,), unit, of the camera's optical frame."""
     worn = rng.random() < WORN
     distance = rng.uniform(0.22, 0.6) if worn else np.exp(rng.uniform(np.log(0.3), np.log(1.6)))
     tilt = turn(X[None], np.array([rng.uniform(0, 60) if worn else rng.normal(12, 18)]))[0]
@@ -87,6 +90,13 @@ def bystanders(lens: Lens, hands: Sequence[SceneHand], person: scene.Person, rng
     for _ in range(rng.poisson(0.7 if hands else 2.0)):
         solids.append(scene.stray_object(somewhere(nearest + rng.uniform(0.1, 0.8)), person, rng))
     return solids
+
+
+def rolled(rotation: np.ndarray, forearm: np.ndarray, axis: np.ndarray, goal: np.ndarray, degrees: float) -> np.ndarray:
+    """``rotation`` (3, 3), turned about ``forearm`` until ``axis`` is as near to ``goal`` as can be, and ``degrees`` more."""
+    now, wanted = (v - (v @ forearm) * forearm for v in (rotation @ axis, goal))
+    angle = np.degrees(np.arctan2(np.cross(now, wanted) @ forearm, now @ wanted))
+    return turn(forearm[None], np.array([angle + degrees]))[0] @ rotation
 
 
 def aligned(rotation: np.ndarray, axis: np.ndarray, direction: np.ndarray) -> np.ndarray:
