@@ -38,7 +38,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         )  # fmt: skip
     parser.add_argument("--holding", type=float, help="share of hands that hold something")
     parser.add_argument("--faces", type=float, help="crops: share with the person's face behind the hand")
-    parser.add_argument("--seated", type=float, default=0.0, help="crops: share of people at a table or with a worn camera")
+    parser.add_argument(
+        "--seated", type=float, default=0.0, help="crops: share of people at a table or with a worn camera"
+    )
     parser.add_argument("--sharp", action="store_true", help="good light, no blur, no noise: the training adds them")
     parser.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders with photos or texture sheets")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="background files that show hands")

@@ -93,7 +93,8 @@ def bystanders(lens: Lens, hands: Sequence[SceneHand], person: scene.Person, rng
 
 
 def rolled(rotation: np.ndarray, forearm: np.ndarray, axis: np.ndarray, goal: np.ndarray, degrees: float) -> np.ndarray:
-    """``rotation`` (3, 3), turned about ``forearm`` until ``axis`` is as near to ``goal`` as can be, and ``degrees`` more."""
+    """``rotation`` (3, 3), turned about ``forearm`` until its ``axis`` is as near to ``goal`` as can be, then by
+    ``degrees`` more."""
     now, wanted = (v - (v @ forearm) * forearm for v in (rotation @ axis, goal))
     angle = np.degrees(np.arctan2(np.cross(now, wanted) @ forearm, now @ wanted))
     return turn(forearm[None], np.array([angle + degrees]))[0] @ rotation
