@@ -30,7 +30,7 @@ from hand_tracking_ros.sources import open_source
 from hand_tracking_ros.tracker import HandTracker
 from hand_tracking_ros.training import labelled
 from hand_tracking_ros.training.augment import blend, hand_mask, random_patch
-from hand_tracking_ros.training.recipe import RECIPES, Check, Data, load_recipe
+from hand_tracking_ros.training.recipe import Check, Data, load_recipe
 from hand_tracking_ros.training.tasks import fixed_crops, look_both_ways
 from hand_tracking_ros.types import Frame
 
@@ -50,7 +50,7 @@ def keypoint_rows(config, data: Data, limit: int) -> list[tuple[str, int, dict[s
     for name, images in sets.items():
         crops, truth, right = fixed_crops(images, size)
         rows.append((name, len(crops), measured(backend, crops, truth, right)))
-    recipe = load_recipe(RECIPES / "keynet.yaml")
+    recipe = load_recipe("keynet")
     backgrounds = labelled.load_backgrounds(data.background_folders(recipe), recipe.skip_backgrounds)
     crops, truth, right = fixed_crops(hagrid + digits, size)
     rng = np.random.default_rng(0)
@@ -78,7 +78,7 @@ def detection_row(config, data: Data) -> dict[str, float]:
     """AP at IoU 0.5 of DetNet on frames of rooms and photos that were held out."""
     detector = HandDetector(DetectorConfig(model=config.detector.model, score_threshold=0.01), config.inference)
     labels, found = [], []
-    for check in load_recipe(RECIPES / "detnet.yaml").checks["frames"]:
+    for check in load_recipe("detnet").checks["frames"]:
         for image in data.load(check):
             height, width = image.mono.shape
             hands = tuple(
@@ -93,7 +93,7 @@ def detection_row(config, data: Data) -> dict[str, float]:
 
 def false_hands(config, data: Path) -> dict[str, tuple[int, int]]:
     """{pictures without hands: (frames, frames with a hand)}."""
-    skip = load_recipe(RECIPES / "keynet.yaml").skip_backgrounds
+    skip = load_recipe("keynet").skip_backgrounds
     tracker, counts = HandTracker(config), {}
     stills = {
         "offices": [p for p in labelled.load_backgrounds([data / "backgrounds_office"], skip)],

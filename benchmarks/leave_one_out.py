@@ -25,7 +25,7 @@ from hand_tracking_ros.training import labelled, train
 from hand_tracking_ros.training.augment import blend, random_patch
 from hand_tracking_ros.training.labelled import LabelledImage
 from hand_tracking_ros.training.networks import from_checkpoint
-from hand_tracking_ros.training.recipe import RECIPES, Check, Data, Recipe, load_recipe
+from hand_tracking_ros.training.recipe import Check, Data, Recipe, load_recipe
 from hand_tracking_ros.training.tasks import fixed_crops, torch_run
 
 SOURCES = ("slp_3dhands_cutouts", "asl_letters_davidlee", "subhih_hands")
@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=RECIPES / "keynet.yaml", help="recipe to leave sources out of")
+    parser.add_argument("--config", default="keynet", help="recipe to leave sources out of")
     parser.add_argument("--only", nargs="+", choices=SOURCES, default=SOURCES, help="sources to leave out")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--json", type=Path)

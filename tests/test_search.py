@@ -21,7 +21,7 @@ from hand_tracking_ros.cli import main
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig
 from hand_tracking_ros.training.networks.zoo import fbnet
-from hand_tracking_ros.training.recipe import RECIPES, load_recipe, save_recipe
+from hand_tracking_ros.training.recipe import load_recipe, save_recipe
 from hand_tracking_ros.training.search import measure
 from hand_tracking_ros.training.search.compound import Compound
 from hand_tracking_ros.training.search.differentiable import Differentiable, LatencyLoss, SearchTrainer
@@ -69,7 +69,7 @@ def test_rewards_are_those_of_mnasnet():
 
 def test_recipes_are_written_as_they_are_read(tmp_path):
     for task in ("keynet", "detnet"):
-        recipe = dataclasses.replace(load_recipe(RECIPES / f"{task}.yaml"), network={"block": "conv,xception"})
+        recipe = dataclasses.replace(load_recipe(task), network={"block": "conv,xception"})
         save_recipe(recipe, tmp_path / "copy.yaml", "a comment")
         assert load_recipe(tmp_path / "copy.yaml") == recipe
         assert (tmp_path / "copy.yaml").read_text().startswith("# a comment\ntask:")

@@ -553,9 +553,24 @@ def test_a_wrong_recipe_says_what_is_wrong(tmp_path, text, message):
         load_recipe(path)
 
 
+def test_an_unknown_recipe_is_told_of_the_shipped_ones():
+    with pytest.raises(ConfigError, match="detnet, detnet_permissive, keynet, keynet_permissive"):
+        load_recipe("keynet_permisive")
+
+
+SHARE_ALIKE = ("hagrid_hand_crops", "backgrounds_office")
+
+
+def test_the_permissive_recipes_train_on_no_share_alike_pictures():
+    for name in ("keynet_permissive", "detnet_permissive"):
+        recipe = load_recipe(name)
+        used = {*recipe.backgrounds, *(source.images for source in recipe.sources)}
+        assert used and not used & set(SHARE_ALIKE)
+
+
 def test_the_shipped_recipes_hold_their_checks_out():
-    for task in ("keynet", "detnet"):
-        recipe = load_recipe(RECIPES / f"{task}.yaml")
+    for path in RECIPES.glob("*.yaml"):
+        recipe = load_recipe(path.stem)
         trained = {(source.images, source.held_out_percent, source.without) for source in recipe.sources}
         for check in (check for checks in recipe.checks.values() for check in checks):
             for images, held_out_percent, without in trained:

@@ -10,13 +10,13 @@ from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training import tasks
 from hand_tracking_ros.training.networks import zoo
 from hand_tracking_ros.training.optimisers import OPTIMISERS
-from hand_tracking_ros.training.recipe import RECIPES, Check, Data, Recipe, Source, load_recipe
+from hand_tracking_ros.training.recipe import Check, Data, Recipe, Source, load_recipe
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """What to train, on what, and how."""
     parser.add_argument("task", choices=sorted(tasks.TASKS))
-    parser.add_argument("--config", type=Path, help="recipe (default: that of the shipped network)")
+    parser.add_argument("--config", help="recipe: a file, or the name of a shipped one (default: that of the task)")
     parser.add_argument("--data", type=Path, default=Path(), help="folder that holds the recipe's image folders")
     parser.add_argument(
         "--labels", type=Path, help="folder with <image folder>/labels.jsonl (default: beside the images)"
@@ -48,10 +48,8 @@ def data_of(args: argparse.Namespace) -> Data:
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe of a command line: the file's, or one to fine-tune on --images, with what the arguments override."""
-    if args.images:
-        recipe = fine_tuning(args.task, args.kind, args.images)
-    else:
-        recipe = load_recipe(args.config or RECIPES / f"{args.task}.yaml")
+    own = bool(args.images)
+    recipe = fine_tuning(args.task, args.kind, args.images) if own else load_recipe(args.config or args.task)
     if recipe.task != args.task:
         raise ConfigError(f"{args.config} is a recipe for {recipe.task}, not for {args.task}")
     if not args.synthetic and not args.config:

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.training.recipe import RECIPES, Recipe, load_recipe
+from hand_tracking_ros.training.recipe import Recipe, load_recipe
 
 LONG_SIDES_PX = {"tight": 104, "cutout": 160, "frame": 320}
 PHOTO_PX = 480  # backgrounds
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument(
         "--labels", type=Path, help="folder of <image folder>/labels.jsonl (default: beside the images)"
     )
-    parser.add_argument("--config", type=Path, default=RECIPES / "keynet.yaml", help="recipe")
+    parser.add_argument("--config", default="keynet", help="recipe: a file, or the name of a shipped one")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--quality", type=int, default=80, help="of JPEG, 1 to 100")
     args = parser.parse_args()

@@ -25,7 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from hand_tracking_ros.backends.onnxruntime import OnnxRuntimeBackend
 from hand_tracking_ros.manifest import REQUIRED, ModelManifest, load_manifest, write_manifest
 from hand_tracking_ros.training import tasks
-from hand_tracking_ros.training.recipe import RECIPES, Data, load_recipe
+from hand_tracking_ros.training.recipe import Data, load_recipe
 
 QUANTISED = ("Conv", "Add", "Resize")
 
@@ -92,7 +92,7 @@ def _names_before(end, producer) -> set[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=sorted(tasks.TASKS))
-    parser.add_argument("--config", type=Path, help="recipe (default: that of the shipped network)")
+    parser.add_argument("--config", help="recipe: a file, or the name of a shipped one (default: that of the task)")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--synthetic", type=Path, nargs="*", default=[], help="pools of training/synthetic")
@@ -105,7 +105,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     logging.getLogger().setLevel(logging.ERROR)
     data = Data(args.data, args.labels, tuple(args.synthetic), tuple(args.negatives))
-    task = tasks.TASKS[args.task](load_recipe(args.config or RECIPES / f"{args.task}.yaml"), data)
+    task = tasks.TASKS[args.task](load_recipe(args.config or args.task), data)
     rng = np.random.default_rng(args.seed)
     source = load_manifest(args.models / f"{args.name or args.task}.yaml")
     int8 = quantise(source, [task.images(task.batch(rng, 1)) for _ in range(args.count)])

@@ -79,12 +79,15 @@ class Recipe:
     freeze_norms: bool = False
 
 
-def load_recipe(path: Path) -> Recipe:
-    """A recipe from its YAML. Raises ConfigError, which names file and key."""
+def load_recipe(config: Path | str) -> Recipe:
+    """A recipe from its YAML file, or a shipped one by its name. Raises ConfigError, which names file and key."""
+    shipped = RECIPES / f"{config}.yaml"
+    path = shipped if shipped.is_file() else Path(config)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read recipe {path}: {error}") from error
+        names = ", ".join(sorted(shipped.stem for shipped in RECIPES.glob("*.yaml")))
+        raise ConfigError(f"cannot read recipe {path}: {error}; shipped ones are {names}") from error
     if not isinstance(document, Mapping):
         raise ConfigError(f"recipe {path} must map keys to values, see docs/training.md")
     values = dict(document)
