@@ -26,7 +26,7 @@ OTHER_SIZE = 1.7  # boxes whose sizes differ this much are of different things; 
 AGREE_SHARE = 0.5  # of the palm: flow and pose that differ by more at a joint contradict each other
 SIDE_MEMORY_S = 0.15  # views further apart than this are evidence of their own for the side of a hand
 SIDE_MOST = 4.0  # log odds: surer than 98 % a track never is, so that it can find out that it was wrong
-SIDE_UNSURE = 0.3  # a probability nearer to 0.5 than this is unsure
+SAME_SIDE = 0.03  # probability that two hands in view are both left ones, or both right ones
 STAMP_JITTER_S = 0.002  # an interval of three frames means every third frame, though stamps jitter
 
 
@@ -173,14 +173,11 @@ class HandTracks:
         return self._next_id + sum(not np.isfinite(track.seen_s) for track in self._tracks)
 
     def boxes(self) -> list[HandBox]:
-        """The boxes of this frame as they stand. Of two hands, one whose side is unsure is not that of the other."""
+        """The boxes of this frame as they stand. What is known of the side of one of two hands counts for both."""
         boxes = [self._with_expectation(track) for track in self._tracks]
         if len(boxes) == 2 and all(box.source != Source.DETECTED for box in boxes):  # new ones are seen both ways
-            unsure, sure = sorted(range(2), key=lambda i: abs(boxes[i].right_score - 0.5))
-            other = 1.0 - boxes[sure].right_score
-            alike = (boxes[unsure].right_score < 0.5) == (boxes[sure].right_score < 0.5)
-            if alike and abs(boxes[unsure].right_score - 0.5) < SIDE_UNSURE < abs(other - 0.5):
-                boxes[unsure] = replace(boxes[unsure], right_score=other)
+            sides = _as_pair(*(box.right_score for box in boxes))
+            boxes = [replace(box, right_score=right) for box, right in zip(boxes, sides)]
         return boxes
 
     def _with_expectation(self, track: _Track) -> HandBox:
@@ -265,6 +262,14 @@ def _believed(before: float, seen: float, elapsed_s: float) -> float:
     share = min(1.0, elapsed_s / SIDE_MEMORY_S)
     log_odds = np.clip(_log_odds(before) + share * _log_odds(seen), -SIDE_MOST, SIDE_MOST)
     return float(1 / (1 + np.exp(-log_odds)))
+
+
+def _as_pair(first: float, second: float) -> tuple[float, float]:
+    """Probabilities 0..1 of being right ones of two hands that are seldom of the same side, from those of each alone."""
+    both, neither = SAME_SIDE * first * second, SAME_SIDE * (1 - first) * (1 - second)
+    only_first, only_second = (1 - SAME_SIDE) * first * (1 - second), (1 - SAME_SIDE) * (1 - first) * second
+    whole = both + neither + only_first + only_second
+    return ((both + only_first) / whole, (both + only_second) / whole) if whole > 0 else (first, second)
 
 
 def _log_odds(probability: float) -> float:

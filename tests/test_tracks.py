@@ -326,3 +326,20 @@ def test_the_side_of_a_track_is_what_its_views_have_said_so_far():
     tracks.predict(view(), side_after.stamp_s + 0.02)
     tracks.associate([detection(300, 240, side=300)], side_after.stamp_s + 0.02)  # 0.7, but its size is what counts
     assert tracks.boxes()[0].right_score < 0.5
+
+
+@pytest.mark.parametrize("alone, as_pair", [
+    ((0.98, 0.7), (0.957, 0.107)),  # the unsure one is the other hand
+    ((0.98, 0.98), (0.715, 0.715)),  # both sure: two people after all
+    ((0.5, 0.1), (0.876, 0.124)),
+    ((0.5, 0.5), (0.5, 0.5)),
+    ((1.0, 0.0), (1.0, 0.0)),
+])  # fmt: skip
+def test_two_hands_in_view_are_seldom_of_the_same_side(alone, as_pair):
+    """What is known of one says something of the other; expected values by Bayes' rule, 3 % for the same side."""
+    tracks = HandTracks()
+    tracks.predict(view(), 0.0)
+    boxes = tracks.associate([detection(200, 240), detection(450, 240)], 0.0)
+    tracks.update([replace(keypoints(box), right_score=right) for box, right in zip(boxes, alone)], 0.0)
+    seen = tracks.predict(view(), 0.033)
+    assert [box.right_score for box in seen] == pytest.approx(as_pair, abs=0.001)
