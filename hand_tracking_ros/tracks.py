@@ -265,7 +265,7 @@ def _believed(before: float, seen: float, elapsed_s: float) -> float:
 
 
 def _as_pair(first: float, second: float) -> tuple[float, float]:
-    """Probabilities 0..1 of being right ones of two hands that are seldom of the same side, from those of each alone."""
+    """Probabilities 0..1 that two hands, seldom of the same side, are right ones, from what each alone looks like."""
     both, neither = SAME_SIDE * first * second, SAME_SIDE * (1 - first) * (1 - second)
     only_first, only_second = (1 - SAME_SIDE) * first * (1 - second), (1 - SAME_SIDE) * (1 - first) * second
     whole = both + neither + only_first + only_second
