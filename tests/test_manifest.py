@@ -159,13 +159,25 @@ def test_nothing_is_written_when_a_value_is_wrong(tmp_path, written):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("name", ("detnet", "keynet", "keynet_f"))
+@pytest.mark.parametrize("name", ("detnet", "detnet_permissive", "keynet", "keynet_f", "keynet_permissive"))
 def test_cards_say_what_the_shipped_manifests_say(name):
     """New weights would otherwise be exported with the card of the old ones."""
     card = yaml.safe_load((CARDS / f"{name}.yaml").read_text())
     manifest = yaml.safe_load((models_directory() / f"{name}.yaml").read_text())
     assert {"training", "accuracy", "licence", "architecture"} <= set(card)
     assert card == {key: manifest[key] for key in card}
+
+
+@pytest.mark.parametrize("name", [name + end for name in ("detnet", "keynet") for end in ("", "_int8")])
+def test_permissive_weights_come_from_permissive_data_only(name):
+    """Unlike the default ones, which are share-alike; a licence that is not known here has to be looked at first."""
+    permissive = load_manifest(name.replace("net", "net_permissive"))
+    assert permissive.licence == "Apache-2.0"
+    assert {data["licence"] for data in permissive.training["data"]} <= {
+        "Apache-2.0", "MIT", "public domain", "CC0", "CC0 mesh (MakeHuman)",
+    }  # fmt: skip
+    default = load_manifest(name)
+    assert default.licence == "CC-BY-SA-4.0" and default.inputs == permissive.inputs
 
 
 def test_shipped_manifests_load_and_verify():
