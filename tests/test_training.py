@@ -52,7 +52,7 @@ from hand_tracking_ros.training.networks.keynet import (
     soft_argmax,
 )
 from hand_tracking_ros.training.optimisers import Muon, optimisers, orthogonalised
-from hand_tracking_ros.training.recipe import RECIPES, load_recipe
+from hand_tracking_ros.training.recipe import RECIPES, load_recipe, spread
 from hand_tracking_ros.training.tasks import even, look_both_ways
 from hand_tracking_ros.training.train import learning_rate
 from hand_tracking_ros.training.weights import initialise, measure_norms, start_from
@@ -556,6 +556,11 @@ def test_a_wrong_recipe_says_what_is_wrong(tmp_path, text, message):
 def test_an_unknown_recipe_is_told_of_the_shipped_ones():
     with pytest.raises(ConfigError, match="detnet, detnet_permissive, keynet, keynet_permissive"):
         load_recipe("keynet_permisive")
+
+
+def test_a_check_on_some_of_the_images_takes_them_from_the_whole_folder():
+    """Folders are sorted by gesture: the first ones would all be the same."""
+    assert spread(list(range(100)), 4) == [0, 25, 50, 75] and spread([1, 2, 3], 3) == [1, 2, 3]
 
 
 SHARE_ALIKE = ("hagrid_hand_crops", "backgrounds_office")

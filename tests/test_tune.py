@@ -66,6 +66,15 @@ def test_candidates_are_all_shipped_networks_on_every_backend_precision_and_thre
     assert found[0].parameters().keys() == set(profiles.TUNED)
 
 
+def test_networks_of_one_licence_are_not_mixed_with_others():
+    """Who may not use share-alike weights must not be given any, and permissive ones are no rival of the default."""
+    permissive = {(c.detector, c.keypoints) for c in list_candidates(["onnxruntime"], [1], licence="Apache-2.0")}
+    default = {(c.detector, c.keypoints) for c in list_candidates(["onnxruntime"], [1], licence="CC-BY-SA-4.0")}
+    assert permissive == {("detnet_permissive", "keynet_permissive")}
+    assert default == {("detnet", "keynet"), ("detnet", "keynet_f")}
+    assert list_candidates(["onnxruntime"], [1], licence="MIT") == []
+
+
 def test_a_further_network_is_tried_and_int8_only_where_both_have_it(tmp_path):
     copy_models(tmp_path)
     text = (tmp_path / "keynet.yaml").read_text()

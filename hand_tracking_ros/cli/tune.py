@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from hand_tracking_ros.config import BACKENDS
+from hand_tracking_ros.config import BACKENDS, DetectorConfig
 from hand_tracking_ros.errors import ConfigError, HandTrackingError
 from hand_tracking_ros.machine import this_machine, usable_cores
+from hand_tracking_ros.manifest import load_manifest
 from hand_tracking_ros.paths import profile_file, version
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def add_parser(subparsers) -> None:
     tried = parser.add_argument_group("what is tried")
     tried.add_argument("--backends", nargs="+", choices=BACKENDS[1:], default=[], help="default: all that run here")
     tried.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1, 2, 4, 8 as there are cores")
+    tried.add_argument("--licence", help="of the weights (default: that of the default networks)")
     tried.add_argument("--frames", type=int, default=FRAMES, help=f"timed frames per pass (default {FRAMES})")
     tried.add_argument("--passes", type=int, default=PASSES, help=f"passes over all candidates (default {PASSES})")
     parser.add_argument("--output", type=Path, metavar="YAML", help=f"the profile (default: {profile_file()})")
@@ -119,7 +121,10 @@ def measure(args: argparse.Namespace) -> list[Result]:
     from hand_tracking_ros.tuning.choice import summarise
     from hand_tracking_ros.tuning.measure import measure_all, write_clip
 
-    found = list_candidates(usable_backends(args.backends), args.threads or thread_counts())
+    licence = args.licence or load_manifest(DetectorConfig().model).licence
+    found = list_candidates(usable_backends(args.backends), args.threads or thread_counts(), licence=licence)
+    if not found:
+        raise ConfigError(f"--licence {licence}: no two networks have it; 'hand-tracking models' shows what there is")
     pairs = {candidate.reference() for candidate in found}
     with (
         tempfile.TemporaryDirectory(prefix="hand_tracking_tune_") as folder,

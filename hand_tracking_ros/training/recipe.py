@@ -44,7 +44,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Check:
-    """Labelled images that are never trained on: all that the filters leave, or their held-out part; at most ``most``."""
+    """Labelled images that are never trained on: at most so many of what the filters leave, or of its held-out part."""
 
     images: str
     only: tuple[str, ...] = ()
@@ -178,7 +178,7 @@ class Data:
         found = load_labelled(folder, labels, keep=wanted, boxes=boxes if boxes.exists() else None)
         if not found:
             raise ConfigError(f"no labelled image is left of {folder}: see only, without, listed and held_out_percent")
-        return _spread(found, part.most) if checking else found
+        return spread(found, part.most) if checking else found
 
     def background_folders(self, recipe: Recipe) -> list[Path]:
         """The folders of background pictures. Raises ConfigError when one is missing."""
@@ -189,7 +189,7 @@ class Data:
         return folders
 
 
-def _spread(images: list, most: int) -> list:
+def spread(images: list, most: int) -> list:
     """At most so many, evenly from the whole list: folders are sorted by name, so the first ones may be all alike."""
     return images if len(images) <= most else [images[len(images) * k // most] for k in range(most)]
 

@@ -62,14 +62,19 @@ def thread_counts() -> list[int]:
     return [2**k for k in range(most.bit_length()) if 2**k <= most]
 
 
-def list_candidates(backends: Sequence[str], threads: Sequence[int], directory: Path | None = None) -> list[Candidate]:
-    """Everything to measure; ``directory``: another folder of manifests than the installed models/. Raises ModelError.
+def list_candidates(
+    backends: Sequence[str], threads: Sequence[int], directory: Path | None = None, licence: str | None = None
+) -> list[Candidate]:
+    """Everything to measure; ``directory``: another folder of manifests than the installed models/; ``licence``: of the
+    weights of both networks, None: any. Raises ModelError.
 
     int8 is tried where both networks come in int8.
     """
     pairs = itertools.product(networks("detect", directory), networks("keypoints", directory))
     found = []
     for (detector, detector_model), (keypoints, keypoints_model) in pairs:
+        if licence is not None and {detector_model.licence, keypoints_model.licence} != {licence}:
+            continue
         in_int8 = bool(detector_model.quantised() and keypoints_model.quantised())
         for backend in backends:
             on_gpu = backend in GPU_BACKENDS
