@@ -23,6 +23,7 @@ from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Scale, Source
 # Depth from one image is several times noisier than position: weighed by this, it neither opens the one-euro filter of
 # a joint nor is it believed as much by the Kalman filter. The last row is the palm length, which changes slowly.
 UNITS = np.vstack([np.tile([1.0, 1.0, 4.0], (NUM_JOINTS, 1)), [[2.0, 1.0, 1.0]]])
+LEAST_PALM = 0.5  # of its length when last seen: what extrapolation leaves of a palm
 FLIP_LOG_ODDS = 1.0  # evidence against the published side that it takes to change it
 
 
@@ -175,6 +176,9 @@ class HandFilter:
             points = pose.points()
             return scale, points, self._poser.velocities(smoothed.last.id, stamp_s, points), pose
         values, velocity = smoothed.filter.predict(stamp_s), smoothed.filter.velocity
+        least_px = LEAST_PALM * smoothed.filter.position[-1, 0]
+        if values[-1, 0] < least_px:  # a palm that shrinks on while it is not seen would be infinitely far away
+            values[-1, 0], velocity[-1] = least_px, 0.0
         return *lift(values, velocity, camera, self.size.palm_m), None
 
     def _hand(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None) -> Hand:

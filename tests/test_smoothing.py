@@ -70,6 +70,21 @@ def test_a_hand_not_seen_is_predicted_for_the_coast_time_then_gone():
     assert np.all(predicted.keypoint_scores < frames[14][0].keypoint_scores)
 
 
+@pytest.mark.parametrize("camera", [None, Camera(580, 580, 320, 240), Camera(580, 580, 320, 240, "fisheye", (0.01,) * 4)],
+                         ids=["relative", "pinhole", "fisheye"])  # fmt: skip
+@pytest.mark.parametrize("config", [OFF, FilterConfig()], ids=["none", "one_euro"])
+def test_a_hand_that_shrinks_while_it_is_lost_does_not_fly_away(config, camera):
+    """The palm is extrapolated as well: towards zero, which would be infinitely far away."""
+    hand_filter = HandFilter(config, TrackConfig(coast_s=0.15), PoseConfig(enabled=False))
+    stream = [observed(palm_px=palm) for palm in (120.0, 100.0, 80.0, 60.0, 40.0)]
+    frames = [hand_filter.apply([hand], k / 30, camera)[0] for k, hand in enumerate(stream)]
+    last = np.abs(frames[-1].points_3d).max()
+    for k in range(5, 9):
+        (hand,) = hand_filter.apply([observed(palm_px=40.0, presence=0.0)], k / 30, camera)
+        assert np.abs(hand.points_3d).max() < 3 * last
+        assert np.isfinite(hand.velocities_3d).all() and np.abs(hand.velocities_3d).max() < 3 * last * 30
+
+
 def test_a_coast_longer_than_the_largest_gap_is_no_error():
     frames = run([[observed()]] + [[observed(presence=0.0)]] * 25, track=TrackConfig(coast_s=0.8, max_gap_s=0.5))
     assert [len(hands) for hands in frames] == [1] * 25 + [0]
