@@ -70,8 +70,10 @@ def test_a_hand_not_seen_is_predicted_for_the_coast_time_then_gone():
     assert np.all(predicted.keypoint_scores < frames[14][0].keypoint_scores)
 
 
-@pytest.mark.parametrize("camera", [None, Camera(580, 580, 320, 240), Camera(580, 580, 320, 240, "fisheye", (0.01,) * 4)],
-                         ids=["relative", "pinhole", "fisheye"])  # fmt: skip
+PINHOLE, FISHEYE = Camera(580, 580, 320, 240), Camera(580, 580, 320, 240, "fisheye", (0.01,) * 4)
+
+
+@pytest.mark.parametrize("camera", [None, PINHOLE, FISHEYE], ids=["relative", "pinhole", "fisheye"])
 @pytest.mark.parametrize("config", [OFF, FilterConfig()], ids=["none", "one_euro"])
 def test_a_hand_that_shrinks_while_it_is_lost_does_not_fly_away(config, camera):
     """The palm is extrapolated as well: towards zero, which would be infinitely far away."""
