@@ -168,16 +168,17 @@ class HandFilter:
         self._poser.fit_all(seen, stamp_s)
         self.size = self._poser.size
 
-    def _in_space(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None):
-        """Scale, 3D points, their velocities, and the pose where there is one."""
+    def _in_space(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None, values, velocity):
+        """Scale, 3D points, their velocities, and the pose where there is one; else lifted from the filter's
+        ``values`` and ``velocity`` (22, 3) at ``stamp_s``, which are not changed."""
         pose = self._poser.pose(smoothed.last.id, stamp_s)
         if pose is not None:
             scale = Scale.MEASURED if self._poser.size.is_measured else Scale.ASSUMED
             points = pose.points()
             return scale, points, self._poser.velocities(smoothed.last.id, stamp_s, points), pose
-        values, velocity = smoothed.filter.predict(stamp_s), smoothed.filter.velocity
         least_px = LEAST_PALM * smoothed.filter.position[-1, 0]
         if values[-1, 0] < least_px:  # a palm that shrinks on while it is not seen would be infinitely far away
+            values, velocity = values.copy(), velocity.copy()
             values[-1, 0], velocity[-1] = least_px, 0.0
         return *lift(values, velocity, camera, self.size.palm_m), None
 
@@ -187,7 +188,7 @@ class HandFilter:
         future_s = stamp_s + self.config.predict_s
         values, velocity = smoothed.filter.predict(future_s), smoothed.filter.velocity
         keypoints_px = values[:-1, :2].copy()
-        scale, points_3d, velocities_3d, pose = self._in_space(smoothed, future_s, camera)
+        scale, points_3d, velocities_3d, pose = self._in_space(smoothed, future_s, camera, values, velocity)
         return Hand(
             id=last.id,
             side=smoothed.side,

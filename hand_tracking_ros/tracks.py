@@ -269,7 +269,7 @@ def _as_pair(first: float, second: float) -> tuple[float, float]:
     both, neither = SAME_SIDE * first * second, SAME_SIDE * (1 - first) * (1 - second)
     only_first, only_second = (1 - SAME_SIDE) * first * (1 - second), (1 - SAME_SIDE) * (1 - first) * second
     whole = both + neither + only_first + only_second
-    return ((both + only_first) / whole, (both + only_second) / whole) if whole > 0 else (first, second)
+    return (both + only_first) / whole, (both + only_second) / whole
 
 
 def _log_odds(probability: float) -> float:
