@@ -43,10 +43,16 @@ class BudgetConfig(Config):
     )
     detect_interval_s: float = param(0.6, "Least time between detections once some are given up", low=0.0, high=10.0)
     detector_model: str = param(
-        "", "Smaller DetNet to change to: a name in models/, or a manifest .yaml; empty: none", read_only=True
+        "auto",
+        "Smaller DetNet to change to: a name in models/ or a manifest .yaml; auto: detector.model's _small one, "
+        "if any; empty: none",
+        read_only=True,
     )
     keypoints_model: str = param(
-        "", "Smaller KeyNet to change to: a name in models/, or a manifest .yaml; empty: none", read_only=True
+        "auto",
+        "Smaller KeyNet to change to: a name in models/ or a manifest .yaml; auto: keypoints.model's _small one, "
+        "if any; empty: none",
+        read_only=True,
     )
 
 

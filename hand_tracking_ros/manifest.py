@@ -60,7 +60,14 @@ class ModelManifest:
 
     def quantised(self) -> ModelManifest | None:
         """The int8 version of this model, ``<name>_int8.yaml`` beside it; None when there is none."""
-        path = self.path.with_name(f"{self.path.stem}_int8.yaml")
+        return self._beside("int8")
+
+    def smaller(self) -> ModelManifest | None:
+        """The faster, less accurate version of this model, ``<name>_small.yaml`` beside it; None when there is none."""
+        return self._beside("small")
+
+    def _beside(self, suffix: str) -> ModelManifest | None:
+        path = self.path.with_name(f"{self.path.stem}_{suffix}.yaml")
         return load_manifest(path) if path.is_file() else None
 
     def verify(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -117,6 +118,18 @@ def test_smaller_networks_take_over_and_give_back(ros, models, tmp_path):
     values = bench.run(30)
     assert values["load_level"] == "full" and bench.dropped == 0
     assert tracker.estimator is full and full.config.crop_scale == 1.7
+
+
+def test_the_small_network_beside_a_model_is_the_one_to_change_to(ros, tmp_path):
+    models = write_blob_models(tmp_path)
+    manifest = Path(models["keypoints.model"])
+    beside = manifest.with_name(f"{manifest.stem}_small.yaml")
+    beside.write_text(manifest.read_text().replace(f"name: {manifest.stem}", f"name: {beside.stem}"))
+    bench = Bench(ros, "hand_tracker_node", "/load_auto", "image_raw", **models, **QUICK, budget__step_s=IMPOSSIBLE_S)
+    full, detector = bench.node._tracker.estimator, bench.node._tracker.detector
+    assert bench.run(24)["load_level"] == "small_networks"
+    assert bench.node._tracker.estimator.manifest.path == beside != full.manifest.path
+    assert bench.node._tracker.detector is detector, "it has no small one beside it"
 
 
 def test_a_smaller_network_that_is_not_there_fails_the_configure_transition(ros, models, capfd):

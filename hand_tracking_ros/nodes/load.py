@@ -9,6 +9,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from hand_tracking_ros.budget import Budget, Level
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.keypoints import KeypointEstimator
+from hand_tracking_ros.manifest import load_manifest
 from hand_tracking_ros.nodes.base import HandNode
 from hand_tracking_ros.nodes.conversions import stamp_s
 from hand_tracking_ros.nodes.image_input import Stopwatch
@@ -86,12 +87,12 @@ class LoadControl:
 
     def _load_small(self) -> tuple[HandDetector, KeypointEstimator]:
         config, (detector, estimator) = self._node.config, self._full
-        if config.budget.detector_model:
-            detector = HandDetector(replace(config.detector, model=config.budget.detector_model), config.inference)
+        if small := _smaller(config.budget.detector_model, config.detector.model):
+            detector = HandDetector(replace(config.detector, model=small), config.inference)
             warm_up_detector(detector)
-        if config.budget.keypoints_model:
-            smaller = replace(config.keypoints, model=config.budget.keypoints_model)
-            estimator = KeypointEstimator(smaller, config.inference, config.track.max_hands)
+        if small := _smaller(config.budget.keypoints_model, config.keypoints.model):
+            settings = replace(config.keypoints, model=small)
+            estimator = KeypointEstimator(settings, config.inference, config.track.max_hands)
             warm_up_estimator(estimator, config.track.max_hands)
         return detector, estimator
 
@@ -103,6 +104,14 @@ class LoadControl:
         self._tracker.give_up(interval_s, *networks)
         if changed:
             self._model_info.change(networks)
+
+
+def _smaller(wanted: str, model: str) -> str:
+    """The smaller network to load for ``model``; empty: none."""
+    if wanted != "auto":
+        return wanted
+    found = load_manifest(model).smaller()
+    return str(found.path) if found else ""
 
 
 _MEANING = {
