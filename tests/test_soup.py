@@ -12,10 +12,10 @@ from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig
 from hand_tracking_ros.training.soup import main, mixed
 
 
-def run(folder, seed: int, width: float = 0.25):
+def run(folder, seed: int, width: float = 0.25, temporal: bool = False):
     """A folder with the checkpoint of an untrained network, and its weights."""
     torch.manual_seed(seed)
-    weights = KeyNet(KeyNetConfig(width=width)).state_dict()
+    weights = KeyNet(KeyNetConfig(width=width, temporal=temporal)).state_dict()
     folder.mkdir()
     averaged = {k: v + 1 if v.is_floating_point() else v for k, v in weights.items()}
     torch.save({"network": weights, "average": averaged, "config": {}, "samples": seed}, folder / "checkpoint.pt")
@@ -34,6 +34,17 @@ def test_a_soup_is_the_mean_by_shares_of_all_weights(tmp_path):
         torch.testing.assert_close(soup["network"][name], expected)
         torch.testing.assert_close(soup["average"][name], expected + 1)
     assert all(torch.equal(soup["network"][n], second[n]) for n in first if n not in floats)
+
+
+def test_the_keynet_in_a_keynet_f_can_be_averaged_with_a_keynet_but_not_the_other_way_round(tmp_path, capsys):
+    temporal, plain = run(tmp_path / "f", 1, temporal=True), run(tmp_path / "k", 2)
+    assert main([str(tmp_path / "f"), str(tmp_path / "k"), "--run", str(tmp_path / "soup")]) == 0
+    soup = torch.load(tmp_path / "soup" / "checkpoint.pt")
+    assert soup["network"].keys() == plain.keys() < temporal.keys()
+    name = "to_stride4.0.0.weight"
+    torch.testing.assert_close(soup["network"][name], (temporal[name] + plain[name]) / 2)
+    assert main([str(tmp_path / "k"), str(tmp_path / "f"), "--run", str(tmp_path / "none")]) == 1
+    assert "different networks" in capsys.readouterr().err
 
 
 def test_networks_that_differ_and_runs_that_are_not_there_are_refused(tmp_path, capsys):

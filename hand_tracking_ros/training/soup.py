@@ -4,14 +4,15 @@ python -m hand_tracking_ros.training.soup RUN_A RUN_B=2 RUN_C --run SOUP
 
 Runs that went on from each other, or from the same weights, lie in one valley of the loss: their average is often
 better than each of them, on data that none has seen most of all. RUN=SHARE counts a run more. The soup is exported as
-any run (``training.export``), and ``hand-tracking train --init`` goes on from it.
+any run (``training.export``), and ``hand-tracking train --init`` goes on from it. The last run says what the soup is:
+before a KeyNet, a KeyNet-F counts as the KeyNet in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +22,31 @@ from hand_tracking_ros.errors import ConfigError, HandTrackingError
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = ("network", "average")  # the parts of a checkpoint that hold weights
+ONLY_TEMPORAL = "prior."  # what a KeyNet-F has beyond its KeyNet
 
 
 def mixed(checkpoints: Sequence[dict[str, Any]], shares: Sequence[float]) -> dict[str, Any]:
     """The last checkpoint with the mean weights of all. Raises ConfigError where their networks differ."""
-    first, total = checkpoints[0], sum(shares)
+    total = sum(shares)
     if any(share <= 0 for share in shares):
         raise ConfigError(f"shares must be above 0, got {list(shares)}")
     soup = dict(checkpoints[-1])
     for part in WEIGHTS:
-        names = first[part].keys()
+        shapes = _shapes(soup[part])
         soup[part] = dict(soup[part])
         for checkpoint in checkpoints:
-            if checkpoint[part].keys() != names or any(
-                checkpoint[part][name].shape != first[part][name].shape for name in names
-            ):
+            own = _shapes(checkpoint[part])
+            if own != shapes and {k: v for k, v in own.items() if not k.startswith(ONLY_TEMPORAL)} != shapes:
                 raise ConfigError("these runs have different networks: only weights of one network can be averaged")
         for name, value in checkpoints[-1][part].items():
             if value.is_floating_point():
                 parts = [share / total * c[part][name].double() for share, c in zip(shares, checkpoints, strict=True)]
                 soup[part][name] = sum(parts).to(value.dtype)
     return soup
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}
 
 
 def read(text: str) -> tuple[dict[str, Any], float]:
