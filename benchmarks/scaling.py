@@ -142,8 +142,8 @@ def plot(path: Path, results: dict[str, list[dict[str, object]]]) -> None:
         axes.plot(amounts, [r["p50_ms"] for r in rows], "o-", color="C0", label="p50")
         axes.set_xlabel("million pixels" if title == "image size" else title)
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
+    panels[0][0].set_ylim(bottom=0)  # of all panels, and only now: it ends the scaling to what is drawn
     panels[0][0].set_ylabel("ms per frame")
     panels[0][0].legend()
     figure.tight_layout()
