@@ -3,10 +3,13 @@
     python -m hand_tracking_ros.training.synthetic --kind sequence --count 12 --seed 900 --output SEQUENCES
     python benchmarks/poses.py SEQUENCES [--plot curve.png]
 
-Folders of one camera per sequence. The networks run once; then come, with the size of the hand known and assumed:
+Of one camera per sequence. The networks run once; then come, with the size of the hand known and assumed:
 points lifted one by one, the fit of every frame on its own filter-free, and the fit behind each preset and a grid of
 settings of the one-euro filter. Errors in mm over all joints of the hands that were found; MPJPA: mean error of the
 acceleration, m/s^2; jitter where the hand rests; lag by the shift that aligns the trajectories best.
+
+Sequences of several cameras (``--cameras 2``) are tracked by the first one, by the first two and so on: in metres of
+the rig, with the size of the hand known, and measured on the way where there are two.
 """
 
 from __future__ import annotations
@@ -22,12 +25,16 @@ from hand_tracking_ros.cli.options import add_tracker_options, text_table, track
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.evaluation.datasets import label_camera
+from hand_tracking_ros.evaluation.run import track_rig
 from hand_tracking_ros.evaluation.tracking import track_metrics
 from hand_tracking_ros.hand_size import HandSize
 from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.posing import PRESETS, PoseFilter
 from hand_tracking_ros.records import LabelledImage, TrackedFrame, read_labels
+from hand_tracking_ros.rig import Rig, load_rig
+from hand_tracking_ros.rig_tracker import RigTracker
 from hand_tracking_ros.smoothing import HandFilter
+from hand_tracking_ros.sources import open_source
 from hand_tracking_ros.tracks import HandTracks
 
 GRID = [(cutoff, beta) for cutoff in (0.5, 1.0, 1.5, 2.5, 4.0) for beta in (0.5, 1.0, 2.0, 4.0, 8.0)]
@@ -103,6 +110,33 @@ def filtered(sequences, config: TrackerConfig, cutoff_hz: float, beta: float):
     return out
 
 
+def fused(folder: Path, config: TrackerConfig, cameras: int, known_size: bool):
+    """Labels of the first camera and tracking output per sequence, tracked by the first ``cameras``."""
+    sequences, labels = [], videos(folder)
+    for file in sorted(folder.glob("*/cameras.yaml")):
+        rig = Rig(load_rig(file).cameras[:cameras])
+        names = [next((file.parent / camera.name).glob("video.*")) for camera in rig.cameras]
+        own = labels[str(names[0].relative_to(folder))]
+        tracker = RigTracker(rig, config)
+        if known_size:
+            tracker.filter.size = HandSize(palm_m(own), 0.001)
+            tracker.reset()
+        sources = [open_source(str(name), pace="fast") for name in names]
+        sequences.append((own, [frame for _, frame in track_rig(tracker, sources)]))
+    return sequences
+
+
+def rig_table(folder: Path, config: TrackerConfig, most: int) -> list[tuple]:
+    """A row for every number of cameras, with the default filter."""
+    rows = []
+    for cameras in range(1, most + 1):
+        words = "1 camera" if cameras == 1 else f"{cameras} cameras"
+        rows.append(row(f"{words}, size known", fused(folder, config, cameras, True))[0])
+        if cameras > 1:
+            rows.append(row(f"{words}, size measured", fused(folder, config, cameras, False))[0])
+    return rows
+
+
 def _frame(label: LabelledImage, hands) -> TrackedFrame:
     return TrackedFrame(label.frame, label.stamp_s, label.width, label.height, hands)
 
@@ -142,6 +176,10 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     config = tracker_config(args)
+    rigs = [len(load_rig(file).cameras) for file in args.sequences.glob("*/cameras.yaml")]
+    if rigs and min(rigs) > 1:
+        print(text_table(rig_table(args.sequences, config, min(rigs)), ("", *COLUMNS)))
+        return
     bare = replace(config, filter=replace(config.filter, kind="none"))
     lifted = replace(bare, pose=replace(config.pose, enabled=False))
     found = keypoints_of(args.sequences, config)
