@@ -6,7 +6,7 @@ runs on one camera at a time, and only while a wanted hand is missing (MEgATrack
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.kinematics import HandPose
-from hand_tracking_ros.rig import Rig, RigCamera
+from hand_tracking_ros.rig import Rig, RigCamera, triangulate
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side, palm_length
 from hand_tracking_ros.smoothing import HandFilter, view_of
 from hand_tracking_ros.tracks import HandTracks
@@ -26,6 +26,8 @@ from hand_tracking_ros.types import Frame, Hand, HandKeypoints, Source
 
 LEAST_INSIDE = 0.5  # share of a projected hand's keypoints in the image for which it is worth looking
 SAME_SHARE = 0.6  # of the palm: keypoints this close to a projected hand are that hand
+MEET_SHARE = 0.25  # of the palm: rays of two cameras that pass this close, in the mean over the joints, meet in a hand
+OTHER_SIZE = 1.5  # a palm that is larger or smaller by this factor than what is known of it is none
 FAR_SHARE = 0.7  # of the palm: a view further from the fit than this, for as long as
 FAR_FRAMES = 4  # this, shows something else
 
@@ -119,11 +121,8 @@ class RigTracker:
         self._turn = (self._turn + 1) % len(frames)
         self._bind(found, stamp_s)
         keypoints, views, seen_by = [], {}, {}
-        for hand_id, hand in self._hands.items():
-            seen = {
-                index: (next((k for k in found[index] if k.id == track), None)) for index, track in hand.tracks.items()
-            }
-            seen = {index: k for index, k in seen.items() if k is not None and self._counts(k, hand_id)}
+        for hand_id in self._hands:
+            seen = self._seen(hand_id, found)
             seen_by[hand_id] = {index: k.id for index, k in seen.items()}
             if not seen:
                 keypoints += self._unseen(hand_id, stamp_s)
@@ -185,18 +184,31 @@ class RigTracker:
         return points if np.isfinite(points).all() else None
 
     def _bind(self, found: Sequence[Sequence[HandKeypoints]], stamp_s: float) -> None:
-        """Give every new track to the hand that it shows, or make it a new hand."""
+        """Give every new track to the hand that it shows, or make it a new hand. Two that prove one become one."""
         for index, hands in enumerate(found):
-            bound = {hand.tracks.get(index) for hand in self._hands.values()}
             for new in hands:
-                if new.id in bound or new.presence < self.config.track.start_presence:
+                if new.presence < self.config.track.start_presence:
                     continue
-                same = self._same_hand(index, new, stamp_s)
-                if same is not None:
-                    self._hands[same].tracks[index] = new.id
-                elif len(self._hands) < self.config.track.max_hands:
-                    self._hands[self._next_id] = _Seen({index: new.id})
-                    self._next_id += 1
+                owner = next((i for i, hand in self._hands.items() if hand.tracks.get(index) == new.id), None)
+                if owner is None:
+                    self._give(index, new, found, stamp_s)
+                elif len(self._seen(owner, found)) == 1:
+                    other = self._meeting(index, new, found, owner)
+                    if other is not None:
+                        kept, lost = sorted((owner, other))
+                        tracks = {camera: k.id for i in (kept, lost) for camera, k in self._seen(i, found).items()}
+                        self._hands[kept].tracks = tracks
+                        del self._hands[lost]
+
+    def _give(self, index: int, new: HandKeypoints, found: Sequence[Sequence[HandKeypoints]], stamp_s: float) -> None:
+        same = self._same_hand(index, new, stamp_s)
+        if same is None:
+            same = self._meeting(index, new, found)
+        if same is not None:
+            self._hands[same].tracks[index] = new.id
+        elif len(self._hands) < self.config.track.max_hands:
+            self._hands[self._next_id] = _Seen({index: new.id})
+            self._next_id += 1
 
     def _same_hand(self, index: int, new: HandKeypoints, stamp_s: float) -> int | None:
         gaps = {}
@@ -206,6 +218,35 @@ class RigTracker:
                 gaps[hand_id] = np.linalg.norm(points - new.keypoints_px, axis=1).mean() / palm_length(new.keypoints_px)
         nearest = min(gaps, key=gaps.get, default=None)
         return nearest if nearest is not None and gaps[nearest] < SAME_SHARE else None
+
+    def _meeting(
+        self, index: int, new: HandKeypoints, found: Sequence[Sequence[HandKeypoints]], but: int | None = None
+    ) -> int | None:
+        """The hand, other than ``but``, that another camera sees where the rays of what this one sees lead."""
+        for hand_id in self._hands:
+            seen = self._seen(hand_id, found)
+            if hand_id == but or index in seen:
+                continue
+            if any(self._meet({camera: keypoints, index: new}) for camera, keypoints in seen.items()):
+                return hand_id
+        return None
+
+    def _meet(self, seen: Mapping[int, HandKeypoints]) -> bool:
+        """Whether the rays of what two cameras see meet in a hand of the size that is known.
+
+        One camera alone may be wrong about the distance by so much that its hand is projected elsewhere.
+        """
+        pixels = np.stack([keypoints.keypoints_px for keypoints in seen.values()])
+        points, errors_px = triangulate([self._optical.cameras[index] for index in seen], pixels)
+        shares = errors_px.mean(axis=1) / [palm_length(own) for own in pixels]
+        size = np.linalg.norm(points[9] - points[0]) / self.filter.size.palm_m
+        return bool((shares < MEET_SHARE).all() and 1 / OTHER_SIZE < size < OTHER_SIZE)
+
+    def _seen(self, hand_id: int, found: Sequence[Sequence[HandKeypoints]]) -> dict[int, HandKeypoints]:
+        """What the cameras see of a hand, by camera."""
+        tracks = self._hands[hand_id].tracks.items()
+        seen = {index: next((k for k in found[index] if k.id == track), None) for index, track in tracks}
+        return {index: k for index, k in seen.items() if k is not None and self._counts(k, hand_id)}
 
     def _counts(self, keypoints: HandKeypoints, hand_id: int) -> bool:
         known = self.filter.pose(hand_id, None) is not None

@@ -13,7 +13,7 @@ import pytest
 
 from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.cli import main
-from hand_tracking_ros.config import TrackConfig, TrackerConfig
+from hand_tracking_ros.config import PoseConfig, TrackConfig, TrackerConfig
 from hand_tracking_ros.fitting import HandView
 from hand_tracking_ros.hand_size import load_hand_size
 from hand_tracking_ros.kinematics import NUM_ANGLES, HandPose
@@ -77,6 +77,17 @@ def test_two_cameras_make_one_measured_hand(clip):
     assert lengths.std() / lengths.mean() < 0.03  # one skeleton over time
     projected = rig.cameras[1].project(seen[-1].points_3d)
     assert ((projected > 0) & (projected < 720)).all()  # it is in the second image too
+
+
+def test_hands_that_two_cameras_took_for_two_become_one(clip):
+    """The second camera comes late, and by the first alone the hand is a quarter too near: elsewhere in the second."""
+    rig, images = clip
+    config = TrackerConfig(track=TrackConfig(max_hands=2), pose=PoseConfig(palm_m=0.06))
+    found, tracker = run(rig, [[first, second if k > 20 else None] for k, (first, second) in enumerate(images)], config)
+    assert [hand.id for hand in found[20]] == [1] == [hand.id for hand in found[-1]]
+    assert {index for seen in tracker._hands.values() for index in seen.tracks} == {0, 1}
+    assert found[-1][0].scale == Scale.MEASURED and found[-1][0].side == Side.RIGHT
+    assert tracker.filter.size.palm_m == pytest.approx(0.08, abs=0.015)
 
 
 def test_a_camera_that_drops_out_only_degrades_the_result(clip):
