@@ -83,7 +83,7 @@ def main() -> None:
 
         figure, axes = plt.subplots(figsize=(6, 3))
         axes.plot(minutes / 60, memory)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.2 * memory.max())
         axes.set_xlabel("hours, simulated")
         axes.set_ylabel("memory of the process, MB")
         axes.grid(alpha=0.3)
