@@ -24,6 +24,7 @@ import numpy as np
 from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
+from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.evaluation.datasets import label_camera
 from hand_tracking_ros.evaluation.run import track_rig
 from hand_tracking_ros.evaluation.tracking import track_metrics
@@ -202,4 +203,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HandTrackingError as error:
+        raise SystemExit(f"error: {error}") from error
