@@ -2,7 +2,7 @@
 
     python benchmarks/zoo.py --markdown zoo.md --json zoo.json                 # cost only, a few minutes
     python benchmarks/zoo.py --blocks residual mobilenet_v2 --width 0.5        # some, narrower
-    python benchmarks/zoo.py --train-minutes 20 --runs runs/zoo --data DATA --labels LABELS --synthetic POOL.npz
+    python benchmarks/zoo.py --train-samples 50000 --runs runs/zoo --data DATA --labels LABELS --synthetic POOL.npz
 
 Latency is CPU time per image on one thread, the median over rounds. Each round runs every network in every backend
 once, after one run that is not timed, so a busy moment of the machine hits all of them alike. What this script does
@@ -31,11 +31,11 @@ from hand_tracking_ros.training.networks.zoo import BLOCKS, finalise
 from hand_tracking_ros.training.search.measure import export_network, loaded, machine, median_ms, settled_network
 
 
-def trained(task: str, scaling: list[str], folder: Path, minutes: float, rest: list[str]) -> tuple[nn.Module, dict]:
+def trained(task: str, scaling: list[str], folder: Path, samples: int, rest: list[str]) -> tuple[nn.Module, dict]:
     """The network after a training in ``folder``, and the last report of the training."""
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
-    arguments = [task, "--run", str(folder), "--init", "none", "--minutes", str(minutes), *scaling, *rest]
+    arguments = [task, "--run", str(folder), "--init", "none", "--samples", str(samples), *scaling, *rest]
     train.run(parser.parse_args(arguments))
     report = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     return from_checkpoint(task, torch.load(folder / "checkpoint.pt", map_location="cpu")).eval(), report
@@ -48,10 +48,10 @@ def compare(task: str, names: list[str], backends: list[str], args: argparse.Nam
         for name in names:
             scaling = {"block": name, "width": args.width, "depth": args.depth, "resolution": args.resolution}
             row = {"task": task, "block": name}
-            if args.train_minutes:
+            if args.train_samples:
                 options = [part for key, value in scaling.items() for part in (f"--{key}", str(value))]
                 where = args.runs / f"{task}_{name}"
-                network, report = trained(task, options, where, args.train_minutes, rest)
+                network, report = trained(task, options, where, args.train_samples, rest)
                 row["training"] = report
             else:
                 network = settled_network(task, CONFIGS[task](**scaling))
@@ -95,17 +95,17 @@ def main() -> None:
     parser.add_argument("--depth", type=float, default=1.0)
     parser.add_argument("--resolution", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--train-minutes", type=float, default=0.0, help="train each network so long (default: not)")
+    parser.add_argument("--train-samples", type=int, default=0, help="train each network on so many (default: not)")
     parser.add_argument("--runs", type=Path, default=Path("runs/zoo"), help="folder of the trainings")
     parser.add_argument("--json", type=Path, help="write machine and rows to this file")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
     args, rest = parser.parse_known_args()
-    if rest and not args.train_minutes:
-        parser.error(f"unknown: {' '.join(rest)} (arguments of a training need --train-minutes)")
+    if rest and not args.train_samples:
+        parser.error(f"unknown: {' '.join(rest)} (arguments of a training need --train-samples)")
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    left_out = {"fbnet_skip"} if args.train_minutes else {"fbnet_skip", "fbnet"}
+    left_out = {"fbnet_skip"} if args.train_samples else {"fbnet_skip", "fbnet"}
     names = args.blocks or [name for name in BLOCKS if name not in left_out]
     backends = [s.name for s in available_backends() if s.usable and s.name in ("onnxruntime", "openvino")]
     rows = {task: compare(task, names, backends, args, rest) for task in args.tasks}

@@ -601,12 +601,12 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path):
         lines.append(json.dumps({"file": f"{index}.png", "hands": [hand]}))
     (folder / "labels.jsonl").write_text("\n".join(lines) + "\n")
     own = ["keynet", "--images", str(folder), "--run", str(tmp_path / "run"), "--learning-rate", "2e-3"]
-    first = train(*own, "--minutes", "0.02", "--batch", "8", "--save-every-s", "0")
+    first = train(*own, "--samples", "24", "--batch", "8", "--save-every-s", "0")
     assert first.returncode == 0 and "convolutions of" in first.stdout, first.stderr
     second = train(*own, "--minutes", "0.25", "--batch", "8", "--mining", "1", "--processes", "2")
     assert second.returncode == 0 and "resumed" in second.stdout, second.stderr
     reports = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert reports[-1]["samples"] > reports[0]["samples"]
+    assert [report["samples"] for report in reports[:-1]] == [8, 16, 24] and reports[-1]["samples"] > 24
     assert reports[-1]["kp"] < reports[0]["kp"]
     wrong = train("detnet", "--images", str(tmp_path / "nowhere"), "--run", str(tmp_path / "r"))
     assert wrong.returncode == 2 and "nowhere does not exist" in wrong.stderr

@@ -34,6 +34,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", type=float, help="multiplies the blocks per stage")
     parser.add_argument("--resolution", type=float, help="multiplies the input's size")
     parser.add_argument("--temporal", action="store_true", default=None, help="keynet: train KeyNet-F")
+    parser.add_argument("--samples", type=int, help="train on so many, instead of the recipe's minutes")
     for name, kind in (("minutes", float), ("batch", int), ("learning_rate", float), ("seed", int), ("mining", float)):
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"instead of the recipe's {name}")
     parser.add_argument("--optimiser", choices=OPTIMISERS, help="instead of the recipe's optimiser")
@@ -55,8 +56,10 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     if not args.synthetic and not args.config:
         rest = tuple(source for source in recipe.sources if source.kind != "synthetic")
         recipe = dataclasses.replace(recipe, sources=rest)
-    names = ("minutes", "batch", "learning_rate", "seed", "mining", "optimiser")
+    names = ("minutes", "samples", "batch", "learning_rate", "seed", "mining", "optimiser")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if "minutes" in changes:
+        changes = {"samples": 0} | changes
     scaling = ("block", "neck", "width", "depth", "resolution", "temporal")
     network = {name: getattr(args, name) for name in scaling if getattr(args, name) is not None}
     return dataclasses.replace(recipe, **changes, network={**recipe.network, **network})

@@ -60,7 +60,8 @@ class Recipe:
     parts of the loss by name, or ``learned: true`` (see losses.py). ``sampling``: keynet; ``absent``, ``degraded``,
     ``right``: shares of the samples, and fields of CropJitter (crops.py). ``mining``: how much more often hard images
     are drawn, see mining.py; 0 draws all alike. ``skip_backgrounds``: names of files that show hands. ``optimiser``:
-    'muon' or 'adamw', see optimisers.py. ``freeze_norms``: batch norms keep their statistics, for fine-tuning."""
+    'muon' or 'adamw', see optimisers.py. ``samples``: how long to train, whatever the machine; 0: ``minutes``.
+    ``freeze_norms``: batch norms keep their statistics, for fine-tuning."""
 
     task: str
     sources: tuple[Source, ...]
@@ -72,6 +73,7 @@ class Recipe:
     sampling: Mapping[str, float] = field(default_factory=dict)
     mining: float = 0.0
     minutes: float = 60.0
+    samples: int = 0
     batch: int = 64
     learning_rate: float = 2e-3
     optimiser: str = "muon"

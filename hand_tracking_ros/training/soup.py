@@ -5,7 +5,7 @@ python -m hand_tracking_ros.training.soup RUN_A RUN_B=2 RUN_C --run SOUP
 Runs that went on from each other, or from the same weights, lie in one valley of the loss: their average is often
 better than each of them, on data that none has seen most of all. RUN=SHARE counts a run more. The soup is exported as
 any run (``training.export``), and ``hand-tracking train --init`` goes on from it. The last run says what the soup is:
-before a KeyNet, a KeyNet-F counts as the KeyNet in it.
+a KeyNet-F before a KeyNet counts as the KeyNet in it, and a KeyNet before a KeyNet-F for what both have.
 """
 
 from __future__ import annotations
@@ -27,26 +27,24 @@ ONLY_TEMPORAL = "prior."  # what a KeyNet-F has beyond its KeyNet
 
 def mixed(checkpoints: Sequence[dict[str, Any]], shares: Sequence[float]) -> dict[str, Any]:
     """The last checkpoint with the mean weights of all. Raises ConfigError where their networks differ."""
-    total = sum(shares)
     if any(share <= 0 for share in shares):
         raise ConfigError(f"shares must be above 0, got {list(shares)}")
     soup = dict(checkpoints[-1])
     for part in WEIGHTS:
-        shapes = _shapes(soup[part])
+        if any(_common(c[part]) != _common(soup[part]) for c in checkpoints):
+            raise ConfigError("these runs have different networks: only weights of one network can be averaged")
         soup[part] = dict(soup[part])
-        for checkpoint in checkpoints:
-            own = _shapes(checkpoint[part])
-            if own != shapes and {k: v for k, v in own.items() if not k.startswith(ONLY_TEMPORAL)} != shapes:
-                raise ConfigError("these runs have different networks: only weights of one network can be averaged")
         for name, value in checkpoints[-1][part].items():
             if value.is_floating_point():
-                parts = [share / total * c[part][name].double() for share, c in zip(shares, checkpoints, strict=True)]
-                soup[part][name] = sum(parts).to(value.dtype)
+                parts = [(c[part][name].double(), share) for c, share in zip(checkpoints, shares) if name in c[part]]
+                total = sum(share for _, share in parts)
+                soup[part][name] = sum(share / total * weights for weights, share in parts).to(value.dtype)
     return soup
 
 
-def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in weights.items()}
+def _common(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """Shapes of the weights that a KeyNet has as well as its KeyNet-F."""
+    return {name: value.shape for name, value in weights.items() if not name.startswith(ONLY_TEMPORAL)}
 
 
 def read(text: str) -> tuple[dict[str, Any], float]:

@@ -1,7 +1,7 @@
 """Train KeyNet or DetNet, resumable, on a CPU or a GPU: ``hand-tracking train`` (docs/training.md).
 
 A run lives in a folder: ``checkpoint.pt``, ``log.jsonl``, and logs for tensorboard. It goes on where its checkpoint
-stands; the learning rate follows the minutes of the whole run.
+stands; the learning rate follows the minutes, or the samples, of the whole run.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from hand_tracking_ros.training.slimming import penalty
 from hand_tracking_ros.training.weights import measure_norms, start_from
 
 BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}"
+STEPS = 10_000  # of the progress bar
 
 
 class Samples(IterableDataset):
@@ -93,6 +94,12 @@ class Trainer:
         """Where the run is saved."""
         return self.run / "checkpoint.pt"
 
+    @property
+    def progress(self) -> float:
+        """The share of the whole run that is done."""
+        recipe = self.recipe
+        return self.samples / recipe.samples if recipe.samples else self.spent_s / (60 * recipe.minutes)
+
     def resume(self, init: str) -> str:
         """Go on from the checkpoint, else start from ``init`` (weights.py; '' for random). Returns what was done."""
         self.run.mkdir(parents=True, exist_ok=True)
@@ -146,15 +153,14 @@ class Trainer:
 
     def step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         """One update of the weights; returns the parts of the loss."""
-        progress = self.spent_s / (self.recipe.minutes * 60)
         for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
-            group["lr"] = learning_rate(progress, self.recipe.learning_rate)
+            group["lr"] = learning_rate(self.progress, self.recipe.learning_rate)
         self.network.train()
         if self.recipe.freeze_norms:
             for module in self.network.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.eval()
-        zoo.set_progress(self.network, progress)
+        zoo.set_progress(self.network, self.progress)
         loss, parts = self.loss({key: value.to(self.device) for key, value in batch.items()})
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
@@ -183,8 +189,8 @@ class Trainer:
         return self.task.validate(tasks.torch_run(self.average.network))
 
     def train(self, workers: int = 1, save_every_s: float = 300.0) -> dict[str, float]:
-        """Train until the run's minutes are used up, saving now and then; returns the last report."""
-        recipe, limit_s = self.recipe, self.recipe.minutes * 60
+        """Train until the run's minutes or samples are used up, saving now and then; returns the last report."""
+        recipe = self.recipe
         stream = Samples(self.task, recipe.batch, recipe.seed + self.samples)
         loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
         batches, first = iter(loader), parallel.rank() == 0
@@ -192,10 +198,8 @@ class Trainer:
         smooth: dict[str, float] = {}
         report: dict[str, float] = {}
         last_s = saved_s = time.monotonic()
-        with tqdm(
-            total=round(limit_s), initial=round(self.spent_s), unit="s", bar_format=BAR, disable=not first
-        ) as bar:
-            while self.spent_s < limit_s:
+        with tqdm(total=STEPS, initial=round(self.progress * STEPS), bar_format=BAR, disable=not first) as bar:
+            while self.progress < 1:
                 for name, value in self.step(next(batches)).items():
                     smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
                 now_s = time.monotonic()
@@ -203,8 +207,8 @@ class Trainer:
                 last_s = now_s
                 parts = " ".join(f"{name} {value:.3f}" for name, value in smooth.items())
                 bar.set_postfix_str(f"{self.samples / self.spent_s:.0f} samples/s, {parts}", refresh=False)
-                bar.update(min(round(self.spent_s), round(limit_s)) - bar.n)
-                if now_s - saved_s > save_every_s or self.spent_s >= limit_s:
+                bar.update(min(round(self.progress * STEPS), STEPS) - bar.n)
+                if now_s - saved_s > save_every_s or self.progress >= 1:
                     saved_s = now_s
                     self.mine()
                     if first:

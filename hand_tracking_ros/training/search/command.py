@@ -122,7 +122,7 @@ def _search(args: argparse.Namespace) -> None:
     judge = Judge(recipe, data_of(args), Table.load(args.table), reward, args.folder, args.workers, args.rounds)
     judge.begin(args.method)
     found = searcher_of(args).search(judge)
-    whole = recipe_of(argparse.Namespace(**{**vars(args), "minutes": None}))  # --minutes was for the search
+    whole = recipe_of(argparse.Namespace(**{**vars(args), "minutes": None, "samples": None}))  # the search had those
     comment = f"Found by {args.method} for {args.target_ms} ms: {json.dumps(dataclasses.asdict(found))}"
     save_recipe(dataclasses.replace(whole, network=dict(found.network)), args.output, comment)
     print(f"{json.dumps(dataclasses.asdict(found))}\ntrain it: hand-tracking train {args.task} --config {args.output}")

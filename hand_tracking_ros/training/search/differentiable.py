@@ -73,7 +73,7 @@ class SearchTrainer(Trainer):
     def step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One update of the weights, or of the preferences; returns the parts of the loss."""
         self.turn += 1
-        if self.spent_s < WARM_UP * 60 * self.recipe.minutes or self.turn % EVERY:
+        if self.progress < WARM_UP or self.turn % EVERY:
             return super().step(batch)
         for preference in self.preferences:
             preference.requires_grad_(True)
@@ -105,7 +105,7 @@ def fill(network: torch.nn.Module, table: Table) -> float:
 
 @dataclass(frozen=True)
 class Differentiable:
-    """One training of ``recipe.minutes``; then the preferred candidate of each place is the network."""
+    """One training, as long as the recipe says; then the preferred candidate of each place is the network."""
 
     form: str = "product"
     weight: float = 0.2

@@ -52,7 +52,7 @@ class Searcher(Protocol):
 
 
 class Judge:
-    """Trains, measures, rewards and logs. ``recipe.minutes`` is the training of one candidate.
+    """Trains, measures, rewards and logs. The training of one candidate is as long as the recipe says.
 
     Everything lies in ``run``; what is there already is not done again.
     """
@@ -75,7 +75,7 @@ class Judge:
         settings = {
             "method": method,
             **dataclasses.asdict(self.reward),
-            **{name: getattr(self.recipe, name) for name in ("task", "minutes", "batch", "seed")},
+            **{name: getattr(self.recipe, name) for name in ("task", "minutes", "samples", "batch", "seed")},
         }
         path = self.run / "search.json"
         if path.exists() and (old := json.loads(path.read_text())) != settings:
