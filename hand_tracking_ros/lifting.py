@@ -22,6 +22,10 @@ PALM_RATIOS = (1.042, 1.0, 0.961, 0.928, 0.644)
 JOINT_9 = 9  # the middle finger's base: the origin of depths
 LEAST_COS = 0.1  # joints this far (84 degrees) from joint 9, seen from the camera, are a mistake of the network
 STEP_S = 1e-4  # for velocities by differences
+# Deviation, along an axis, of the heatmap that KeyNet learns for a keypoint, over the side of the hand's box: 2.6 px of
+# a crop of 96, which shows 1.4 boxes. What a heatmap is wider than that, is doubt: its score is 1 over how much.
+HEATMAP_SIGMA = 2.6 / 96 * 1.4
+LEAST_SCORE, MOST_GROWTH = 0.1, 1.5  # less and more say nothing
 
 
 def palm_length_px(keypoints_px: np.ndarray, depth_rel: np.ndarray) -> float:
@@ -39,6 +43,25 @@ def palm_length_px(keypoints_px: np.ndarray, depth_rel: np.ndarray) -> float:
         longest = max(longest, square)
         wide += ratio**2 - min((depths[a] - depths[b]) ** 2, 0.9 * ratio**2)
     return max(math.sqrt(flat / wide), math.sqrt(longest) / max(PALM_RATIOS), 1e-3)
+
+
+def unshrunk(keypoints_px: np.ndarray, scores: np.ndarray, side_px: float) -> np.ndarray:
+    """Keypoints (21, 2), as far apart as those of a hand of which KeyNet said so with ``scores`` (21,).
+
+    A keypoint is the mean of where it may be, so a doubtful hand shrinks about its middle, and seems further away. The
+    law of total variance says by how much: the spread of keypoints is that of their means plus what is left in each
+    heatmap, in squares. ``side_px``: of the box that KeyNet has looked at. Keypoints may be NaN: not seen.
+    """
+    doubt = 1 / np.maximum(scores, LEAST_SCORE) ** 2
+    seen = np.isfinite(keypoints_px).all(axis=1) & (scores > 0)
+    weights = np.where(seen, 1 / doubt, 0.0)
+    points = np.where(seen[:, None], keypoints_px, 0.0)
+    total = max(float(weights.sum()), 1e-9)
+    middle = weights @ points / total
+    away = points - middle
+    spread = max(float(weights @ (away * away).sum(axis=1)), 1e-9)
+    left = 2 * (HEATMAP_SIGMA * side_px) ** 2 * float(weights @ (doubt - 1))
+    return middle + min(math.sqrt(1 + left / spread), MOST_GROWTH) * (keypoints_px - middle)
 
 
 def facing(axis: np.ndarray, down: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from hand_tracking_ros.fitting import HandFit, HandView
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.hand_size import HandSize, load_hand_size
 from hand_tracking_ros.kinematics import HandPose
-from hand_tracking_ros.lifting import depth_along_z, lift, palm_length_seen
+from hand_tracking_ros.lifting import depth_along_z, lift, palm_length_seen, unshrunk
 from hand_tracking_ros.posing import HandPoser
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Scale, Source
@@ -210,7 +210,8 @@ def view_of(seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = No
     """What the one ``camera`` sees, in its own frame; ``depth_m`` (H, W) its depth image."""
     relative = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
     metric = None if depth_m is None else joint_depths(depth_m, seen.keypoints_px)
-    return HandView(camera, seen.keypoints_px, seen.keypoint_scores, relative, metric)
+    points = unshrunk(seen.keypoints_px, seen.keypoint_scores, seen.box.size_px[0])
+    return HandView(camera, points, seen.keypoint_scores, relative, metric)
 
 
 def depth_views(

@@ -7,7 +7,7 @@ import pytest
 
 from hand_tracking_ros.config import FilterConfig, PoseConfig, TrackConfig
 from hand_tracking_ros.geometry import box_around
-from hand_tracking_ros.lifting import PALM_RATIOS, palm_length_px
+from hand_tracking_ros.lifting import HEATMAP_SIGMA, PALM_RATIOS, palm_length_px, unshrunk
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.smoothing import HandFilter
 from hand_tracking_ros.types import Camera, HandKeypoints, Scale, Source
@@ -158,6 +158,31 @@ def test_with_a_camera_points_and_velocities_are_metric():
     span = np.linalg.norm(hand.points_3d[9] - hand.points_3d[0])
     assert span == pytest.approx(palm_m, rel=0.02)
     np.testing.assert_allclose(hand.velocities_3d, np.tile([0.3, 0, 0], (21, 1)), atol=0.01)
+
+
+def spread(points: np.ndarray) -> np.ndarray:
+    """Mean square distance from their middle, (...), of points (..., N, 2)."""
+    return ((points - points.mean(axis=-2, keepdims=True)) ** 2).sum(axis=-1).mean(axis=-1)
+
+
+@pytest.mark.parametrize("score", [0.3, 0.5, 0.8])
+def test_a_doubtful_hand_gets_the_size_that_hands_have_that_look_so(score):
+    """Means of heatmaps are nearer to each other than the joints, which lie anywhere in the heatmaps."""
+    rng, side_px = np.random.default_rng(0), 100.0
+    means = rng.normal(200, 22, (21, 2))
+    sigma = HEATMAP_SIGMA * side_px * np.sqrt(1 / score**2 - 1)
+    truth = np.sqrt(spread(means + rng.normal(0, sigma, (2000, 21, 2))).mean())
+    grown = unshrunk(means, np.full(21, score), side_px)
+    assert np.sqrt(spread(grown)) == pytest.approx(truth, rel=0.03)
+    np.testing.assert_allclose(grown.mean(axis=0), means.mean(axis=0))
+
+
+def test_sure_keypoints_stay_where_they_are_and_so_do_gaps():
+    points = np.random.default_rng(1).normal(200, 22, (21, 2))
+    np.testing.assert_allclose(unshrunk(points, np.ones(21), 100.0), points)
+    points[4] = np.nan
+    grown = unshrunk(points, np.full(21, 0.4), 100.0)
+    assert np.isnan(grown[4]).all() and np.isfinite(np.delete(grown, 4, axis=0)).all()
 
 
 @pytest.mark.parametrize("tilt_deg", [0, 30, 60, 75])

@@ -26,8 +26,12 @@ BONES = (
 )  # fmt: skip
 WRIST, MIDDLE_BASE = BONES.index("wrist.R"), BONES.index("finger3-1.R")
 INFLUENCES = 4  # bones per vertex
+FINGERS_LENGTH = "r-hand-fingers-length-incr"
+# Share of its range that people use: fingers are then 6 % (SD) longer or shorter for the same palm. Of 51 young adults,
+# fingers measured 6 to 8 % more or less (Chatzioglou et al., Anat Cell Biol 2024), with the size of the whole hand.
+LENGTHS_OF_PEOPLE = 0.35
 HAND_SLIDERS = (
-    "r-hand-scale-incr", "r-hand-fingers-length-incr", "r-hand-fingers-diameter-incr",
+    "r-hand-scale-incr", FINGERS_LENGTH, "r-hand-fingers-diameter-incr",
     "r-hand-fingers-distance-incr", "r-lowerarm-fat-incr", "r-lowerarm-muscle-incr", "r-lowerarm-scale-horiz-incr",
     "r-lowerarm-scale-depth-incr", "measure-wrist-circ-incr",
 )  # fmt: skip
@@ -59,7 +63,9 @@ def sample_anny(count: int, seed: int) -> dict[str, np.ndarray]:
             gender=(0, 1), muscle=(0.1, 0.9), weight=(0.05, 0.95), height=(0.2, 0.8), proportions=(0.1, 0.9)
         )
         phenotype = {name: rng.uniform(*low_high[name], batch) for name in low_high} | {"age": age}
-        sliders = {name: torch.tensor(rng.uniform(-0.7, 0.9, batch)) for name in body.local_change_labels}
+        drawn = {name: rng.uniform(-0.8, 0.8, batch) for name in body.local_change_labels}
+        drawn[FINGERS_LENGTH] = 0.1 + LENGTHS_OF_PEOPLE * drawn[FINGERS_LENGTH]  # as long in the mean as with all of it
+        sliders = {name: torch.tensor(0.1 + values) for name, values in drawn.items()}
         with torch.no_grad():
             out = body(
                 pose_parameters=torch.eye(4).double()[None, None].repeat(batch, body.bone_count, 1, 1),
