@@ -146,8 +146,9 @@ def result(p50_ms=5.0, cpu_ms=4.0, accuracy=77.0, candidate=FP32, **changes) -> 
 
 JUDGED = [
     (result(), Limits(), ""),
-    (result(accuracy=75.9), Limits(), "not accurate enough"),  # the best of the run has 77
-    (result(accuracy=75.9), Limits(accuracy_floor=75.0), ""),
+    (result(accuracy=74.9), Limits(), "not accurate enough"),  # the best of the run has 77
+    (result(accuracy=75.1), Limits(), ""),
+    (result(accuracy=74.9), Limits(accuracy_floor=74.0), ""),
     (result(accuracy=78.0), Limits(accuracy_floor=80.0), "not accurate enough"),
     (result(accuracy=float("nan")), Limits(), "its manifests state no accuracy"),
     (result(deviation_percent=3.1), Limits(), "other keypoints than the reference"),
@@ -173,7 +174,14 @@ def test_the_fastest_is_chosen_and_among_equally_fast_ones_the_least_cpu():
     assert choose([slow, fast, spinning], Limits(cpu_percent=10.0)) is slow
     assert choose([slow, fast, spinning], Limits(latency_ms=1.0)) is None
     assert choose([result(4.0, accuracy=70.0), slow], Limits()) is slow
-    assert accuracy_floor([slow, result(accuracy=float("nan"))], Limits()) == 76.0
+    assert accuracy_floor([slow, result(accuracy=float("nan"))], Limits()) == 75.0
+
+
+def test_other_networks_are_chosen_only_when_they_are_clearly_faster():
+    default, temporal = result(4.3, 4.0), FP32._replace(keypoints="keynet_f")
+    assert choose([default, result(4.0, 3.5, candidate=temporal)], Limits()) is default
+    faster = result(3.8, 3.5, candidate=temporal)
+    assert choose([default, faster], Limits()) is faster
 
 
 def test_the_front_is_what_nothing_beats_in_both():

@@ -41,7 +41,7 @@ def add_parser(subparsers) -> None:
         "--accuracy-floor",
         type=float,
         metavar="PERCENT",
-        help="least share of held-out joints that are found and right (default: a point below the best)",
+        help="least share of held-out joints that are found and right (default: two points below the best)",
     )
     limits.add_argument("--latency-ms", type=float, metavar="MS", help="most latency, image in to hands out, p99")
     limits.add_argument("--cpu-percent", type=float, metavar="PERCENT", help="most CPU time, of one core, at --rate")

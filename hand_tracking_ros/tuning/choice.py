@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 
 from hand_tracking_ros.backends import version_for
+from hand_tracking_ros.config import DetectorConfig, KeypointConfig
 from hand_tracking_ros.evaluation.keypoints import joint_errors
 from hand_tracking_ros.evaluation.matching import match
 from hand_tracking_ros.manifest import load_manifest
 from hand_tracking_ros.tuning.candidates import Candidate
 from hand_tracking_ros.tuning.measure import Clip, Measurement
 
-FLOOR_BELOW_BEST = 1.0  # percentage points: the default accuracy floor
+FLOOR_BELOW_BEST = 2.0  # percentage points: the default accuracy floor; some hundred held-out hands tell no less apart
 MOST_DEVIATION_PERCENT = 3.0  # of the palm: int8 measured 1, a backend that computes something else far more
 LEAST_SAME_PERCENT = 80.0  # of the detections
 SAME_SHARE = 0.5  # detections whose centres are closer than this share of their side are the same
-AS_FAST = 1.05  # candidates within 5 % of the fastest count as equally fast: noise is more than that
+AS_FAST = 1.1  # candidates within 10 % of the fastest count as equally fast: noise is no less
+DEFAULT_NETWORKS = DetectorConfig().model, KeypointConfig().model
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def verdicts(results: Sequence[Result], limits: Limits) -> list[str]:
 
 
 def accuracy_floor(results: Sequence[Result], limits: Limits) -> float:
-    """The floor of the limits, or a point below the most accurate candidate that ran; NaN when none states any."""
+    """The floor of the limits, or two points below the most accurate candidate that ran; NaN when none states any."""
     if limits.accuracy_floor is not None:
         return limits.accuracy_floor
     stated = [r.accuracy_percent for r in results if not r.failure and not isnan(r.accuracy_percent)]
@@ -145,13 +148,20 @@ def _verdict(result: Result, limits: Limits, floor: float) -> str:
 
 
 def choose(results: Sequence[Result], limits: Limits) -> Result | None:
-    """The fastest (median) that meets the limits; of those that are as fast, the one with the least CPU time."""
+    """The fastest (median) that meets the limits; of those that are as fast, the one with the least CPU time.
+
+    Of these, the default networks come first: more is known of them than the accuracy in the manifests.
+    """
     good = [result for result, verdict in zip(results, verdicts(results, limits)) if not verdict]
     if not good:
         return None
     fastest_ms = min(result.p50_ms(limits) for result in good)
     as_fast = [result for result in good if result.p50_ms(limits) <= AS_FAST * fastest_ms]
-    return min(as_fast, key=lambda result: result.cpu_percent(limits))
+    return min(as_fast, key=lambda result: (not _has_default_networks(result), result.cpu_percent(limits)))
+
+
+def _has_default_networks(result: Result) -> bool:
+    return (Path(result.candidate.detector).stem, Path(result.candidate.keypoints).stem) == DEFAULT_NETWORKS
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
