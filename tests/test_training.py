@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -581,6 +582,12 @@ def test_the_shipped_recipes_hold_their_checks_out():
             for images, held_out_percent, without in trained:
                 if images == check.images:
                     assert held_out_percent == check.held_out_percent or set(without) == set(check.only)
+
+
+@pytest.mark.parametrize("wrong", [{"minutes": 0.0}, {"samples": -1}, {"batch": 0}])
+def test_a_training_without_an_end_is_refused(wrong):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} of a training must be"):
+        dataclasses.replace(load_recipe("keynet"), **wrong)
 
 
 def test_fine_tuning_on_own_images_with_one_command(tmp_path):

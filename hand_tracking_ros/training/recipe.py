@@ -80,6 +80,16 @@ class Recipe:
     seed: int = 1
     freeze_norms: bool = False
 
+    def __post_init__(self):
+        """Raises ConfigError for a training that would have no end, or no beginning."""
+        for name, fine, least in (
+            ("minutes", self.minutes > 0, "above 0"),
+            ("samples", self.samples >= 0, "0 (as many as the minutes allow) or more"),
+            ("batch", self.batch > 0, "above 0"),
+        ):
+            if not fine:
+                raise ConfigError(f"{name} of a training must be {least}, got {getattr(self, name)}")
+
 
 def load_recipe(config: Path | str) -> Recipe:
     """A recipe from its YAML file, or a shipped one by its name. Raises ConfigError, which names file and key."""
