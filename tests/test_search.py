@@ -228,7 +228,7 @@ def test_compound_scaling_ends_where_the_next_step_is_too_slow(folder, tmp_path)
     here = table_of({"conv": 1.0}, cpu=measure.machine()["cpu"])
     network = {"block": "mobilenet_v1", "width": 0.25, "resolution": 0.5}
     judge = judge_of(folder, tmp_path / "run", here, network=network)
-    target_ms = judge.measured_ms(dataclasses.replace(judge.base, width=0.5, resolution=0.75))
+    target_ms = judge.measured_ms(dataclasses.replace(judge.base, width=0.75, resolution=1.0))
     judge = judge_of(folder, tmp_path / "run", here, target_ms=target_ms, network=network)
     found = Compound().search(judge)
     tried = judge.history()
