@@ -161,7 +161,7 @@ class HandFilter:
     def _fit(self, camera: Camera, stamp_s: float, views: Mapping[int, Sequence[HandView]]) -> None:
         """Pose every hand that was seen in this frame."""
         seen = {
-            hand_id: (smoothed.side, views.get(hand_id) or [only_view_of(smoothed.last, camera)])
+            hand_id: (smoothed.side, views.get(hand_id) or [view_of(smoothed.last, camera)])
             for hand_id, smoothed in self._hands.items()
             if smoothed.seen_s == stamp_s
         }
@@ -210,13 +210,8 @@ def view_of(seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = No
     """What the one ``camera`` sees, in its own frame; ``depth_m`` (H, W) its depth image."""
     relative = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
     metric = None if depth_m is None else joint_depths(depth_m, seen.keypoints_px)
-    return HandView(camera, seen.keypoints_px, seen.keypoint_scores, relative, metric)
-
-
-def only_view_of(seen: HandKeypoints, camera: Camera) -> HandView:
-    """What the one ``camera`` sees, where nothing but the size of the hand in the image says how far away it is."""
     points = unshrunk(seen.keypoints_px, seen.keypoint_scores, seen.box.size_px[0])
-    return replace(view_of(seen, camera), keypoints_px=points)
+    return HandView(camera, points, seen.keypoint_scores, relative, metric)
 
 
 def depth_views(

@@ -208,8 +208,10 @@ def test_two_videos_make_metric_hands_and_one_that_dies_only_degrades_them(ros, 
         (header,) = {message.header.frame_id for message in hands}
         assert header == "rig"
         stamps = [stamp_s(message.header.stamp) for message in hands]
+        # On a busy machine one camera starts later, and a hand in motion measures wrong until it rests.
+        ros.until(lambda: measured() and 0.06 < measured()[-1].pose.palm_m < 0.11, "a plausible size")
         hand = measured()[-1]
-        assert 0.3 < hand.points_3d[:, 2].mean() < 3.0 and 0.06 < hand.pose.palm_m < 0.11
+        assert 0.3 < hand.points_3d[:, 2].mean() < 3.0
         ros.until(lambda: status().get("hand_size") == "measured" and status()["cameras"] == "2", "a report of it")
         assert stamps == sorted(stamps)
         answer = ros.call(Trigger, "/stereo/rig_tracker_node/save_hand_size", Trigger.Request())
