@@ -29,7 +29,7 @@ def after_flow(variance: np.ndarray, before_px: np.ndarray, after_px: np.ndarray
 
 def after_seeing(variance: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Variance (21,) once KeyNet has seen the keypoints, with ``scores`` (21,)."""
-    return 1 / (1 / variance + 1 / _noise(scores))
+    return 1 / (1 / variance + 1 / noise(scores))
 
 
 def doubted(variance: np.ndarray, expected_px: np.ndarray, seen_px: np.ndarray) -> np.ndarray:
@@ -49,9 +49,10 @@ def averaged(expected_px: np.ndarray, variance: np.ndarray, seen_px: np.ndarray,
 
     Where nothing was expected (NaN, or an infinite variance), KeyNet's alone.
     """
-    gain = (after_seeing(doubted(variance, expected_px, seen_px), scores) / _noise(scores))[:, None]
+    gain = (after_seeing(doubted(variance, expected_px, seen_px), scores) / noise(scores))[:, None]
     return np.where((gain < 1) & np.isfinite(expected_px), expected_px + gain * (seen_px - expected_px), seen_px)
 
 
-def _noise(scores: np.ndarray) -> np.ndarray:
+def noise(scores: np.ndarray) -> np.ndarray:
+    """Variance of keypoints, in units of a sure one's, by the scores that KeyNet gives them."""
     return 1 / np.maximum(scores, LEAST_SCORE) ** 2

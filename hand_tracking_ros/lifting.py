@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from hand_tracking_ros.cameras import Camera
+from hand_tracking_ros.fusion import noise
 from hand_tracking_ros.skeleton import PALM_PAIRS
 from hand_tracking_ros.types import Scale
 
@@ -25,7 +26,7 @@ STEP_S = 1e-4  # for velocities by differences
 # Deviation, along an axis, of the heatmap that KeyNet learns for a keypoint, over the side of the hand's box: 2.6 px of
 # a crop of 96, which shows 1.4 boxes. What a heatmap is wider than that, is doubt: its score is 1 over how much.
 HEATMAP_SIGMA = 2.6 / 96 * 1.4
-LEAST_SCORE, MOST_GROWTH = 0.1, 1.5  # less and more say nothing
+MOST_GROWTH = 1.5  # more says nothing
 
 
 def palm_length_px(keypoints_px: np.ndarray, depth_rel: np.ndarray) -> float:
@@ -52,7 +53,7 @@ def unshrunk(keypoints_px: np.ndarray, scores: np.ndarray, side_px: float) -> np
     law of total variance says by how much: the spread of keypoints is that of their means plus what is left in each
     heatmap, in squares. ``side_px``: of the box that KeyNet has looked at. Keypoints may be NaN: not seen.
     """
-    doubt = 1 / np.maximum(scores, LEAST_SCORE) ** 2
+    doubt = noise(scores)
     seen = np.isfinite(keypoints_px).all(axis=1) & (scores > 0)
     weights = np.where(seen, 1 / doubt, 0.0)
     points = np.where(seen[:, None], keypoints_px, 0.0)

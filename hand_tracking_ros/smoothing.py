@@ -207,7 +207,7 @@ class HandFilter:
 
 
 def view_of(seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = None) -> HandView:
-    """What the one ``camera`` sees, in its own frame; ``depth_m`` (H, W) its depth image."""
+    """What the one ``camera`` sees, in its own frame, doubtful hands ``unshrunk``; ``depth_m`` (H, W): depth image."""
     relative = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
     metric = None if depth_m is None else joint_depths(depth_m, seen.keypoints_px)
     points = unshrunk(seen.keypoints_px, seen.keypoint_scores, seen.box.size_px[0])

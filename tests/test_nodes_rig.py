@@ -24,6 +24,7 @@ from std_srvs.srv import Trigger
 from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.hand_size import HandSize, load_hand_size, save_hand_size
 from hand_tracking_ros.msg import HandArray
+from hand_tracking_ros.nodes.base import image_qos
 from hand_tracking_ros.nodes.conversions import image_to_message, stamp_ns, stamp_s, time_from_ns
 from hand_tracking_ros.nodes.hand_messages import hands_from_message
 from hand_tracking_ros.paths import models_directory
@@ -199,19 +200,25 @@ def test_two_videos_make_metric_hands_and_one_that_dies_only_degrades_them(ros, 
         own = {"rig.file": str(tmp_path / "rig.yaml"), "rig.wait_s": 0.1, "hand_size.file": str(tmp_path / "me.yaml")}
         rig_node = start("rig_tracker_node", "/stereo", {**slow, **own})
         ros.until(lambda: status().get("state") == "active", "the rig node")
-        camera = {"camera.fps": 10.0, "camera.loop": True, "camera.wait_for_subscribers": 1}
+        camera = {"camera.fps": 10.0, "camera.loop": True, "camera.wait_for_subscribers": 2}
         cameras = [
             start("camera_node", f"/stereo/cam{i}", {**camera, "camera.source": str(FOLDER / f"cam{i}.mp4")})
             for i in (0, 1)
         ]
+        # Both show the same moment only if they start together: once this process listens as well.
+        topics = [f"/stereo/cam{i}/image_raw" for i in (0, 1)]
+        ends = (ros.observer.count_publishers, ros.observer.count_subscribers)
+        ros.until(lambda: all(count(topic) == 1 for count in ends for topic in topics), "cameras and rig node")
+        images = [ros.listen(Image, topic, image_qos(1)) for topic in topics]
+        ros.until(lambda: all(images), "images of both cameras")
+        for received in images:
+            ros.stop_listening(received)
         ros.until(lambda: len(measured()) >= 3, "hands of measured size")
         (header,) = {message.header.frame_id for message in hands}
         assert header == "rig"
         stamps = [stamp_s(message.header.stamp) for message in hands]
-        # On a busy machine one camera starts later, and a hand in motion measures wrong until it rests.
-        ros.until(lambda: measured() and 0.06 < measured()[-1].pose.palm_m < 0.11, "a plausible size")
         hand = measured()[-1]
-        assert 0.3 < hand.points_3d[:, 2].mean() < 3.0
+        assert 0.3 < hand.points_3d[:, 2].mean() < 3.0 and 0.06 < hand.pose.palm_m < 0.11
         ros.until(lambda: status().get("hand_size") == "measured" and status()["cameras"] == "2", "a report of it")
         assert stamps == sorted(stamps)
         answer = ros.call(Trigger, "/stereo/rig_tracker_node/save_hand_size", Trigger.Request())
