@@ -7,6 +7,7 @@ runs on one camera at a time, and only while a wanted hand is missing (MEgATrack
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.kinematics import HandPose
+from hand_tracking_ros.machine import usable_cores
 from hand_tracking_ros.rig import Rig, RigCamera, triangulate
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side, palm_length
 from hand_tracking_ros.smoothing import HandFilter, view_of
@@ -49,6 +51,8 @@ class RigTracker:
 
     ``apart``: per camera whether, in the last step, it saw only hands that no other camera sees, though a hand that
     one of those sees should be in its image too. Lasting, it means the same.
+
+    The cameras of a step are looked at side by side, by as many threads as there are cameras and cores to run on.
     """
 
     def __init__(self, rig: Rig | None, config: TrackerConfig = TrackerConfig()):
@@ -62,6 +66,7 @@ class RigTracker:
         self.estimator = KeypointEstimator(config.keypoints, config.inference, config.track.max_hands)
         self.filter = HandFilter(config.filter, config.track, replace(config.pose, enabled=True))
         self._tracks: list[HandTracks] = []
+        self._pool: ThreadPoolExecutor | None = None
         self._next_id = 1
         self.reset()
         if rig is not None:
@@ -72,6 +77,8 @@ class RigTracker:
         old, self.rig, self._optical = self.rig, rig, rig.seen_from_first()
         if old is None or [(c.name, c.camera) for c in old.cameras] != [(c.name, c.camera) for c in rig.cameras]:
             self._tracks = [HandTracks(self.config.track, self.config.flow) for _ in rig.cameras]
+            threads = min(len(rig.cameras), usable_cores())
+            self._pool = ThreadPoolExecutor(threads, "camera") if threads > 1 else None
             self.reset()
 
     def reconfigure(self, config: TrackerConfig) -> None:
@@ -115,9 +122,7 @@ class RigTracker:
         stamp_s = max(frame.stamp_s for frame in frames if frame is not None)
         while frames[self._turn] is None:  # a camera without an image passes its turn on
             self._turn = (self._turn + 1) % len(frames)
-        found: list[list[HandKeypoints]] = []
-        for index, frame in enumerate(frames):
-            found.append([] if frame is None else self._look(index, frame))
+        found = self._look_all(frames)
         self._turn = (self._turn + 1) % len(frames)
         self._bind(found, stamp_s)
         keypoints, views, seen_by = [], {}, {}
@@ -136,8 +141,18 @@ class RigTracker:
         self._hands = {i: hand for i, hand in self._hands.items() if i in alive}
         return [_moved(hand, self.rig.cameras[0]) for hand in hands]
 
-    def _look(self, index: int, frame: Frame) -> list[HandKeypoints]:
-        """What one camera sees in its frame."""
+    def _look_all(self, frames: Sequence[Frame | None]) -> list[list[HandKeypoints]]:
+        """What each camera sees in its frame. Raises what one of them raises, once all have finished."""
+        if self._pool is None or sum(frame is not None for frame in frames) == 1:
+            return [self._look(index, frame) for index, frame in enumerate(frames)]
+        looks = [self._pool.submit(self._look, index, frame) for index, frame in enumerate(frames)]
+        wait(looks)
+        return [look.result() for look in looks]
+
+    def _look(self, index: int, frame: Frame | None) -> list[HandKeypoints]:
+        """What one camera sees in its frame. Of what the cameras share it changes only what is this camera's."""
+        if frame is None:
+            return []
         tracks, mono = self._tracks[index], as_mono(frame.image)
         boxes = tracks.predict(mono, frame.stamp_s)
         if self.estimator.takes_prior:

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -84,6 +85,19 @@ def test_results_survive_the_next_run(keynet, name):
     backend.run({"crop": crops(2, seed=2)})
     for key, values in kept.items():
         np.testing.assert_array_equal(first[key], values)
+
+
+@pytest.mark.parametrize("name", CPU_BACKENDS)
+def test_threads_that_call_at_once_get_what_is_theirs(keynet, name):
+    """As the cameras of a rig do: batches of one and two, of other images, through one backend."""
+    backend = create_backend(keynet, InferenceConfig(backend=name))
+    feeds = [{"crop": crops(1 + seed % 2, seed=seed)} for seed in range(40)]
+    alone = [backend.run(feed) for feed in feeds]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(backend.run, feeds))
+    for one, other in zip(alone, together, strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
 
 
 @pytest.mark.parametrize("name", CPU_BACKENDS)

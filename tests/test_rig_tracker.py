@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,51 @@ def test_two_cameras_make_one_measured_hand(clip):
     assert lengths.std() / lengths.mean() < 0.03  # one skeleton over time
     projected = rig.cameras[1].project(seen[-1].points_3d)
     assert ((projected > 0) & (projected < 720)).all()  # it is in the second image too
+
+
+@contextmanager
+def one_core():
+    """This process on one core, where cameras take turns."""
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs Linux and two cores")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_cameras_side_by_side_give_what_they_give_in_turn(clip):
+    rig, images = clip
+    together, tracker = run(rig, images[:30])
+    with one_core():
+        in_turn, alone = run(rig, images[:30])
+    assert tracker._pool is not None and alone._pool is None
+    assert sum(map(len, together)) > 20
+    for some, others in zip(together, in_turn, strict=True):
+        assert [hand.id for hand in some] == [hand.id for hand in others]
+        for one, other in zip(some, others):
+            np.testing.assert_array_equal(one.points_3d, other.points_3d)
+            np.testing.assert_array_equal(one.keypoints_px, other.keypoints_px)
+
+
+def test_what_one_camera_raises_comes_out_and_the_others_have_finished(clip, monkeypatch):
+    rig, images = clip
+    tracker, finished = RigTracker(rig), []
+    look = tracker._look
+
+    def slow_or_broken(index: int, frame: Frame):
+        if index == 0:
+            raise RuntimeError("the first camera")
+        found = look(index, frame)
+        finished.append(index)
+        return found
+
+    monkeypatch.setattr(tracker, "_look", slow_or_broken)
+    with pytest.raises(RuntimeError, match="the first camera"):
+        tracker.step([Frame(image, 0.0) for image in images[0]])
+    assert finished == [1]
 
 
 def test_hands_that_two_cameras_took_for_two_become_one(clip):

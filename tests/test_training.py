@@ -15,10 +15,10 @@ torch = pytest.importorskip("torch", reason="training needs the 'train' extra: p
 pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install '.[train]'")
 
 # ruff: noqa: E402
+from hand_tracking_ros import lifting
 from hand_tracking_ros.config import KeypointConfig
 from hand_tracking_ros.errors import ConfigError, ModelError, SourceError
 from hand_tracking_ros.geometry import Box, box_around
-from hand_tracking_ros.lifting import HEATMAP_SIGMA
 from hand_tracking_ros.training import augment
 from hand_tracking_ros.training.crops import CropJitter, CropSampler, sampling_options
 from hand_tracking_ros.training.export import export
@@ -44,7 +44,7 @@ from hand_tracking_ros.training.networks.detnet import (
     detnet_loss,
 )
 from hand_tracking_ros.training.networks.keynet import (
-    HEATMAP_SIGMA_PX,
+    HEATMAP_SIGMA,
     KEYNET_WEIGHTS,
     KeyNet,
     KeyNetConfig,
@@ -222,12 +222,12 @@ def test_soft_argmax_finds_a_gaussian_and_its_spread():
     logits = torch.log(gaussian_maps(points, 24, 96) + 1e-12)
     found, variance = soft_argmax(logits, 96)
     assert torch.allclose(found, points, atol=0.05)
-    assert torch.allclose(variance, torch.full((1, 2), 2 * HEATMAP_SIGMA_PX**2), rtol=0.15)
+    assert torch.allclose(variance, torch.full((1, 2), 2 * (96 * HEATMAP_SIGMA) ** 2), rtol=0.15)
 
 
 def test_the_runtime_knows_how_wide_the_learned_heatmaps_are():
-    crop = HEATMAP_SIGMA_PX / KeyNetConfig().full_size
-    assert pytest.approx(crop * KeypointConfig().crop_scale) == HEATMAP_SIGMA
+    learned = HEATMAP_SIGMA * KeypointConfig().crop_scale
+    assert pytest.approx(learned) == lifting.HEATMAP_SIGMA
 
 
 def test_normalisation_ignores_exposure():

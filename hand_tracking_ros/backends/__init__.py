@@ -34,7 +34,10 @@ class Backend(Protocol):
     outputs: Mapping[str, TensorSpec]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name, for one C-contiguous array per input. BackendError when names, dtypes or shapes differ."""
+        """Outputs by name, for one C-contiguous array per input. BackendError when names, dtypes or shapes differ.
+
+        Several threads may call it at once; they may have to wait for each other.
+        """
 
     def close(self) -> None:
         """Release the model; ``run`` must not be called afterwards."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -59,6 +60,7 @@ class OpenVinoBackend:
         self.inputs, self.outputs = manifest.inputs, manifest.outputs
         self._free = any(isinstance(size, str) for spec in self.inputs.values() for size in spec.shape)
         self._max_batch = max_batch
+        self._lock = threading.Lock()  # a request serves one thread at a time
         self._requests = {n: self._compile(n) for n in range(1, min(max_batch, READY_BATCHES) + 1)}
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -67,11 +69,12 @@ class OpenVinoBackend:
             raise BackendError("this backend is closed; create a new one")
         check_feeds(self.inputs, feeds, self._max_batch)
         batch = len(next(iter(feeds.values()))) if self._free else 1
-        if batch not in self._requests:
-            self._requests[batch] = self._compile(batch)
-        request = self._requests[batch]
-        request.infer(dict(feeds), share_inputs=True)
-        return {name: request.get_tensor(name).data.copy() for name in self.outputs}
+        with self._lock:
+            if batch not in self._requests:
+                self._requests[batch] = self._compile(batch)
+            request = self._requests[batch]
+            request.infer(dict(feeds), share_inputs=True)
+            return {name: request.get_tensor(name).data.copy() for name in self.outputs}
 
     def close(self) -> None:
         """Release the compiled models."""

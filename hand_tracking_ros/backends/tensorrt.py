@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -214,6 +215,7 @@ class TensorRtBackend:
         self.manifest, self.precision = manifest, precision
         self.inputs, self.outputs = manifest.inputs, manifest.outputs
         self._max_batch = max_batch
+        self._lock = threading.Lock()  # context and buffers serve one thread at a time
         self._log = _make_log(trt)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(engine)
@@ -237,20 +239,22 @@ class TensorRtBackend:
         if self._context is None:
             raise BackendError("this backend is closed; create a new one")
         check_feeds(self.inputs, feeds, self._max_batch)
-        self._stream.make_current()
-        for name, array in feeds.items():
-            self._context.set_input_shape(name, array.shape)
-            self._buffers[name].host[: array.size] = array.reshape(-1)
-            self._buffers[name].upload(array.size, self._stream)
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise BackendError(f"TensorRT failed to run the model: {self._log.summary()}")
-        shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self.outputs}
-        for name, shape in shapes.items():
-            self._buffers[name].download(math.prod(shape), self._stream)
-        self._stream.synchronize()
-        return {
-            name: self._buffers[name].host[: math.prod(shape)].reshape(shape).copy() for name, shape in shapes.items()
-        }
+        with self._lock:
+            self._stream.make_current()
+            for name, array in feeds.items():
+                self._context.set_input_shape(name, array.shape)
+                self._buffers[name].host[: array.size] = array.reshape(-1)
+                self._buffers[name].upload(array.size, self._stream)
+            if not self._context.execute_async_v3(self._stream.handle):
+                raise BackendError(f"TensorRT failed to run the model: {self._log.summary()}")
+            shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self.outputs}
+            for name, shape in shapes.items():
+                self._buffers[name].download(math.prod(shape), self._stream)
+            self._stream.synchronize()
+            return {
+                name: self._buffers[name].host[: math.prod(shape)].reshape(shape).copy()
+                for name, shape in shapes.items()
+            }
 
     def close(self) -> None:
         """Release the GPU memory and the engine."""

@@ -25,8 +25,9 @@ from hand_tracking_ros.training.networks.blocks import conv1x1, conv_bn_relu, no
 from hand_tracking_ros.training.networks.scaling import Scaling
 from hand_tracking_ros.training.networks.zoo import block, stage
 
-HEATMAP_SIGMA_PX = 2.6  # of the target Gaussian, in crop pixels
-PRIOR_SIGMA_PX = 4.0  # of the Gaussians that say where keypoints are expected
+# As shares of the crop's side, so that scores mean the same at every resolution:
+HEATMAP_SIGMA = 2.6 / 96  # of the target Gaussian
+PRIOR_SIGMA = 4.0 / 96  # of the Gaussians that say where keypoints are expected
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class KeyNetRuntime(nn.Module):
     def decoded(self, heatmaps: Tensor, depth: Tensor, presence: Tensor, right: Tensor) -> tuple[Tensor, ...]:
         """The outputs from those of the network."""
         keypoints, variance = soft_argmax(heatmaps, self.network.config.size)
-        expected = 2 * HEATMAP_SIGMA_PX**2
+        expected = 2 * (HEATMAP_SIGMA * self.network.config.size) ** 2
         scores = torch.sqrt(expected / variance.clamp(min=expected))
         return keypoints, scores, depth, torch.sigmoid(presence), torch.sigmoid(right)
 
@@ -156,8 +157,8 @@ class KeyNetFRuntime(KeyNetRuntime):
 def prior_maps(keypoints: Tensor, scores: Tensor, cells: int, size: int) -> Tensor:
     """Gaussians (B, K, cells, cells) with peak ``scores`` (B, K) around keypoints (B, K, 2) in crop px."""
     axis = cell_centres(cells, size, keypoints)
-    gx = torch.exp(-((axis - keypoints[..., 0:1]) ** 2) / (2 * PRIOR_SIGMA_PX**2))
-    gy = torch.exp(-((axis - keypoints[..., 1:2]) ** 2) / (2 * PRIOR_SIGMA_PX**2))
+    gx = torch.exp(-((axis - keypoints[..., 0:1]) ** 2) / (2 * (PRIOR_SIGMA * size) ** 2))
+    gy = torch.exp(-((axis - keypoints[..., 1:2]) ** 2) / (2 * (PRIOR_SIGMA * size) ** 2))
     return gy[..., :, None] * gx[..., None, :] * scores[..., None, None]
 
 
@@ -210,7 +211,7 @@ def keynet_loss(
 def gaussian_maps(keypoints: Tensor, cells: int, size: int) -> Tensor:
     """Normalised Gaussians (B, K, cells, cells) around keypoints (B, K, 2) in crop px."""
     axis = cell_centres(cells, size, keypoints)
-    gx = torch.exp(-((axis - keypoints[..., 0:1]) ** 2) / (2 * HEATMAP_SIGMA_PX**2))
-    gy = torch.exp(-((axis - keypoints[..., 1:2]) ** 2) / (2 * HEATMAP_SIGMA_PX**2))
+    gx = torch.exp(-((axis - keypoints[..., 0:1]) ** 2) / (2 * (HEATMAP_SIGMA * size) ** 2))
+    gy = torch.exp(-((axis - keypoints[..., 1:2]) ** 2) / (2 * (HEATMAP_SIGMA * size) ** 2))
     maps = gy[..., :, None] * gx[..., None, :]
     return maps / maps.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-8)
