@@ -18,8 +18,8 @@ from hand_tracking_ros.fusion import noise
 from hand_tracking_ros.skeleton import PALM_PAIRS
 from hand_tracking_ros.types import Scale
 
-# Length of each of PALM_PAIRS over 0-9: means over 256 adult hand shapes (MakeHuman, CC0), spread at most 3 %; the last,
-# across the palm: the median over 1,200 open palms as MediaPipe sees them (HaGRID's palm and stop, the digits 4 and 5).
+# Length of each of PALM_PAIRS over 0-9: means over 256 adult hand shapes (MakeHuman, CC0), spread at most 3 %; the
+# last, across the palm: the median over 1,200 open palms as MediaPipe sees them (HaGRID's palm and stop, digits 4, 5).
 PALM_RATIOS = (1.042, 1.0, 0.961, 0.928, 0.688)
 JOINT_9 = 9  # the middle finger's base: the origin of depths
 LEAST_COS = 0.1  # joints this far (84 degrees) from joint 9, seen from the camera, are a mistake of the network
