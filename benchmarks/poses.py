@@ -63,7 +63,7 @@ def keypoints_of(folder: Path, config: TrackerConfig) -> dict[str, list]:
             boxes = tracks.predict(mono, label.stamp_s)
             if tracks.wants_detection(label.stamp_s):
                 boxes = tracks.associate(detector.detect(mono), label.stamp_s)
-            keypoints = estimator.estimate(mono, boxes, camera) if boxes else []
+            keypoints = estimator.estimate(mono, boxes, camera, config.track.least_presence) if boxes else []
             tracks.update(keypoints, label.stamp_s)
             found[name].append(keypoints)
     return found

@@ -131,6 +131,11 @@ class TrackConfig(Config):
         0.5, "A longer gap between frames, or a backward one, resets all tracks", low=0.01, high=60.0
     )
 
+    @property
+    def least_presence(self) -> float:
+        """With less no hand starts, and none is kept."""
+        return min(self.start_presence, self.keep_presence)
+
 
 @dataclass(frozen=True)
 class FilterConfig(Config):

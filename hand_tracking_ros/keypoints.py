@@ -39,20 +39,26 @@ class KeypointEstimator:
         """Whether the network is a KeyNet-F, told where keypoints are expected (``HandBox.expected_px``)."""
         return "prior" in self.manifest.inputs
 
-    def estimate(self, mono: np.ndarray, boxes: Sequence[HandBox], camera: Camera | None = None) -> list[HandKeypoints]:
+    def estimate(
+        self,
+        mono: np.ndarray,
+        boxes: Sequence[HandBox],
+        camera: Camera | None = None,
+        least_presence: float = NO_HAND,
+    ) -> list[HandKeypoints]:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
         Smeared keypoints are no hand, whatever the network's presence says: see ``sure_score``. Hands that are believed
         to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried,
-        unless the first shows none, and their presence is that of the less convincing one. Keypoints are averaged with
-        those that the box expects, where it says how sure these are (fusion.py). New detections are looked at once more
-        when ``refine_new``: that crop follows the first result. Of two results on the same hand the one with the higher
-        id gets presence 0.
+        and their presence is that of the less convincing one. Keypoints are averaged with those that the box expects,
+        where it says how sure these are (fusion.py). New detections are looked at once more when ``refine_new``: that
+        crop follows the first result. What has less than ``least_presence`` is not looked at again: presence only falls
+        (``TrackConfig.least_presence``). Of two results on the same hand the one with the higher id gets presence 0.
         """
         looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
         results = self._run(mono, looks, camera)
         unsure = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED or b.right_score == 0.5]
-        unsure = [i for i in unsure if results[i].presence >= NO_HAND]
+        unsure = [i for i in unsure if results[i].presence >= least_presence]
         others = self._run(mono, [_Look(boxes[i], not looks[i].mirror) for i in unsure], camera)
         for i, other in zip(unsure, others):
             presence = min(results[i].presence, other.presence)  # a hand is one in the mirror as well
@@ -60,7 +66,9 @@ class KeypointEstimator:
                 results[i], looks[i] = other, _Look(boxes[i], not looks[i].mirror)
             results[i] = replace(results[i], presence=presence)
         if self.config.refine_new:
-            new = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED and results[i].presence >= NO_HAND]
+            new = [
+                i for i, b in enumerate(boxes) if b.source == Source.DETECTED and results[i].presence >= least_presence
+            ]
             closer = [looks[i]._replace(box=replace(boxes[i], box=box_around(results[i].keypoints_px))) for i in new]
             for i, refined in zip(new, self._run(mono, closer, camera)):
                 presence = min(results[i].presence, refined.presence)

@@ -42,7 +42,9 @@ class HandTracker:
         if self.tracks.wants_detection(frame.stamp_s):
             boxes = self.tracks.associate(self.detector.detect(mono), frame.stamp_s)
         clock.lap("detect")
-        keypoints = self.estimator.estimate(mono, boxes, frame.camera) if boxes else []
+        keypoints = (
+            self.estimator.estimate(mono, boxes, frame.camera, self.config.track.least_presence) if boxes else []
+        )
         self.tracks.update(keypoints, frame.stamp_s)
         clock.lap("keypoints")
         views = depth_views(keypoints, frame.camera, frame.depth_m)

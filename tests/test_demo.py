@@ -103,11 +103,13 @@ def test_summary_shows_missing_values_as_a_dash():
     not all((models_directory() / f"{name}.yaml").is_file() for name in ("detnet", "keynet")),
     reason="the shipped networks are not in models/",
 )
-def test_shipped_networks_find_the_hands(tmp_path, labels):
+@pytest.mark.parametrize("size", ["", "_small"])
+def test_shipped_networks_find_the_hands(tmp_path, labels, size):
     from hand_tracking_ros.evaluation.tracking import track_metrics
 
     output = tmp_path / "hands.jsonl"
-    assert main(["demo", "--no-overlay", "--output", str(output)]) == 0
+    chosen = ["--set", f"detector.model=detnet{size}", "--set", f"keypoints.model=keynet{size}"]
+    assert main(["demo", "--no-overlay", "--output", str(output), *chosen]) == 0
     metrics = track_metrics([(labels, read_tracks(output))])
     assert metrics["recall"] > 0.6
     assert metrics["median_percent"] < 20

@@ -8,7 +8,7 @@ import pytest
 from tiny_models import FACTS, KEYNET_TENSORS, save_model
 
 from hand_tracking_ros.cli.demo import demo_directory
-from hand_tracking_ros.config import KeypointConfig
+from hand_tracking_ros.config import KeypointConfig, TrackConfig
 from hand_tracking_ros.evaluation.datasets import labelled_images
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.keypoints import KeypointEstimator, suppress_duplicates
@@ -149,6 +149,22 @@ def test_a_new_hand_must_be_one_in_the_mirror_as_well(tmp_path):
         for source in (Source.PROPAGATED, Source.DETECTED)
     }
     assert presence[Source.PROPAGATED] > 0.9 and presence[Source.DETECTED] < 0.1
+
+
+def test_a_new_hand_that_cannot_be_one_is_not_looked_at_again(tmp_path):
+    model = blob_models.write_models(tmp_path)["keypoints.model"]
+    estimator = KeypointEstimator(KeypointConfig(model=model), max_hands=2)
+    crops, run = [], estimator.backend.run
+    estimator.backend.run = lambda feeds: crops.append(len(feeds["crop"])) or run(feeds)
+    image, box = blob_models.draw((300, 200)), Box((380, 200), (blob_models.SIDE_PX,) * 2, 0.0)
+    new, tracked = (HandBox(box, 0.9, 0.9, 1, source) for source in (Source.DETECTED, Source.PROPAGATED))
+    (hand,) = estimator.estimate(image, [tracked])
+    assert 0.2 < hand.presence < 0.8 and crops == [1]
+    for least_presence, looks in ((0.1, [1, 1, 1]), (0.8, [1])):
+        crops.clear()
+        (again,) = estimator.estimate(image, [new], least_presence=least_presence)
+        assert crops == looks and again.presence <= hand.presence
+    assert TrackConfig(start_presence=0.5, keep_presence=0.6).least_presence == 0.5
 
 
 def test_a_new_hand_is_taken_the_way_in_which_it_looks_like_a_right_one():

@@ -58,7 +58,8 @@ class KeypointNode(HandNode):
         watch = Stopwatch()
         mono = self._images.mono(message)
         convert_s = watch.lap()
-        hands = self._estimator.estimate(mono, boxes_from_message(request), self._camera.camera)
+        boxes, least_presence = boxes_from_message(request), self.config.track.least_presence
+        hands = self._estimator.estimate(mono, boxes, self._camera.camera, least_presence)
         keypoints_s = watch.lap()
         self._publish(hands, request)
         age_s = self._images.age_s(message)
