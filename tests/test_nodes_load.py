@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from blob_models import draw
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_graph import diagnostics, write_blob_models
+from ros_graph import diagnostics, node_command, process, write_blob_models
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -130,6 +130,30 @@ def test_the_small_network_beside_a_model_is_the_one_to_change_to(ros, tmp_path)
     assert bench.run(24)["load_level"] == "small_networks"
     assert bench.node._tracker.estimator.manifest.path == beside != full.manifest.path
     assert bench.node._tracker.detector is detector, "it has no small one beside it"
+
+
+def test_a_node_that_is_interrupted_while_smaller_networks_run_ends_cleanly(ros, tmp_path):
+    models = write_blob_models(tmp_path)
+    manifest = Path(models["keypoints.model"])
+    beside = manifest.with_name(f"{manifest.stem}_small.yaml")
+    beside.write_text(manifest.read_text().replace(f"name: {manifest.stem}", f"name: {beside.stem}"))
+    quick = {name.replace("__", "."): value for name, value in QUICK.items()}
+    settings = {**models, **quick, "budget.step_s": 0.0001, "autostart": True}
+    command, log = node_command("hand_tracker_node", "/load_end", settings), tmp_path / "node.log"
+    running = ros.listen(HandModelInfo, "/load_end/model_info", latched_qos())
+    with process(command, log) as node:
+        images, count = ros.publisher(Image, "/load_end/image_raw"), 0
+
+        def small_networks_run() -> bool:
+            nonlocal count
+            count += 1
+            header = Header(stamp=time_from_ns(count * 50 * MS), frame_id="eye")
+            images.publish(image_to_message(draw((320, 240)), header))
+            return bool(running) and beside.stem in {model.name for model in running[-1].models}
+
+        ros.until(small_networks_run, "the smaller networks")
+        assert node.poll() is None
+    assert node.returncode == 0 and "Traceback" not in log.read_text()
 
 
 def test_a_smaller_network_that_is_not_there_fails_the_configure_transition(ros, models, capfd):

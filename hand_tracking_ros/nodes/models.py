@@ -34,12 +34,13 @@ class ModelInfoPublisher:
 
     def __init__(self, node: HandNode, stages: Sequence) -> None:
         self._publisher = node.publish_to(msg.HandModelInfo, "model_info", latched_qos())
-        self._facts = node.statistics.facts
+        self._facts, self._context = node.statistics.facts, node.context
         self._take(stages)
 
     def publish(self) -> None:
-        """Once, when the node becomes active."""
-        self._publisher.publish(self._message)
+        """Once, when the node becomes active; nothing when ROS is being shut down, and nobody can hear it any more."""
+        if self._context.ok():
+            self._publisher.publish(self._message)
 
     def change(self, stages: Sequence) -> None:
         """Other networks run from now on."""
