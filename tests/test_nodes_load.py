@@ -120,11 +120,16 @@ def test_smaller_networks_take_over_and_give_back(ros, models, tmp_path):
     assert tracker.estimator is full and full.config.crop_scale == 1.7
 
 
-def test_the_small_network_beside_a_model_is_the_one_to_change_to(ros, tmp_path):
-    models = write_blob_models(tmp_path)
-    manifest = Path(models["keypoints.model"])
+def small_beside(manifest: Path) -> Path:
+    """The manifest of the same network as the small one of ``manifest``."""
     beside = manifest.with_name(f"{manifest.stem}_small.yaml")
     beside.write_text(manifest.read_text().replace(f"name: {manifest.stem}", f"name: {beside.stem}"))
+    return beside
+
+
+def test_the_small_network_beside_a_model_is_the_one_to_change_to(ros, tmp_path):
+    models = write_blob_models(tmp_path)
+    beside = small_beside(Path(models["keypoints.model"]))
     bench = Bench(ros, "hand_tracker_node", "/load_auto", "image_raw", **models, **QUICK, budget__step_s=IMPOSSIBLE_S)
     full, detector = bench.node._tracker.estimator, bench.node._tracker.detector
     assert bench.run(24)["load_level"] == "small_networks"
@@ -134,9 +139,7 @@ def test_the_small_network_beside_a_model_is_the_one_to_change_to(ros, tmp_path)
 
 def test_a_node_that_is_interrupted_while_smaller_networks_run_ends_cleanly(ros, tmp_path):
     models = write_blob_models(tmp_path)
-    manifest = Path(models["keypoints.model"])
-    beside = manifest.with_name(f"{manifest.stem}_small.yaml")
-    beside.write_text(manifest.read_text().replace(f"name: {manifest.stem}", f"name: {beside.stem}"))
+    beside = small_beside(Path(models["keypoints.model"]))
     quick = {name.replace("__", "."): value for name, value in QUICK.items()}
     settings = {**models, **quick, "budget.step_s": 0.0001, "autostart": True}
     command, log = node_command("hand_tracker_node", "/load_end", settings), tmp_path / "node.log"

@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -43,9 +44,9 @@ def clip(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("clip"))
 
 
-def copy_models(folder) -> None:
-    """detnet and keynet with their int8 versions."""
-    for name in ("detnet", "detnet_int8", "keynet", "keynet_int8"):
+def copy_models(folder, *more: str) -> None:
+    """detnet and keynet with their int8 versions, and ``more``."""
+    for name in ("detnet", "detnet_int8", "keynet", "keynet_int8", *more):
         for suffix in (".yaml", ".onnx"):
             shutil.copy(models_directory() / (name + suffix), folder)
 
@@ -74,6 +75,13 @@ def test_networks_of_one_licence_are_not_mixed_with_others():
     assert permissive == {("detnet_permissive", "keynet_permissive")}
     assert default == {("detnet", "keynet"), ("detnet", "keynet_f"), ("detnet_small", "keynet_small")}
     assert list_candidates(["onnxruntime"], [1], licence="MIT") == []
+
+
+def test_a_small_network_goes_with_a_small_one_in_another_folder_as_well(tmp_path):
+    copy_models(tmp_path, "detnet_small", "keynet_small")
+    found = list_candidates(["onnxruntime"], [1], tmp_path)
+    pairs = {(Path(c.detector).stem, Path(c.keypoints).stem) for c in found}
+    assert pairs == {("detnet", "keynet"), ("detnet_small", "keynet_small")}
 
 
 def test_a_further_network_is_tried_and_int8_only_where_both_have_it(tmp_path):

@@ -76,7 +76,7 @@ def list_candidates(
     for (detector, detector_model), (keypoints, keypoints_model) in pairs:
         if licence is not None and {detector_model.licence, keypoints_model.licence} != {licence}:
             continue
-        if detector.endswith(SMALL) != keypoints.endswith(SMALL):
+        if detector_model.name.endswith(SMALL) != keypoints_model.name.endswith(SMALL):
             continue
         in_int8 = bool(detector_model.quantised() and keypoints_model.quantised())
         for backend in backends:
