@@ -14,7 +14,7 @@ PALM_M = 0.088  # wrist to middle finger base, of an adult
 SIZE_SIGMA = 0.075  # of the logarithm of palm lengths among adults
 CALIBRATED_SIGMA = 0.025  # a size known this well counts as measured
 GIVEN_SIGMA = 0.015  # of a length that somebody measured with a ruler
-PALMS_PER_HAND = 2.15  # crease of the wrist to the tip of the middle finger, over the palm length
+PALMS_PER_HAND = 2.07  # crease of the wrist to the tip of the middle finger, over the palm length
 RANGE_M = (0.03, 0.2)
 
 

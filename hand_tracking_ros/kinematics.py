@@ -27,21 +27,22 @@ ANGLE_NAMES = tuple(
 BONES = tuple((chain[k - 1] if k else 0, joint) for chain in FINGERS.values() for k, joint in enumerate(chain))
 """(parent, child) of the 20 bones: metacarpal or thumb root, then the three phalanges of each finger."""
 
-# Keypoints of the flat hand in palm lengths (0 to 9), and the axis about which each finger bends: means over 256 hand
-# shapes (MakeHuman, CC0). The keypoints lie where people and MediaPipe put them (training/synthetic/model.py).
+# Keypoints of the flat hand in palm lengths (0 to 9), and the axis about which each finger bends: means over the
+# generator's 256 hand shapes (MakeHuman, CC0, with people's proportions: training/synthetic/bake.py). The keypoints lie
+# where people and MediaPipe put them (training/synthetic/model.py).
 FLAT_HAND = np.array([
     (0, 0, 0),
-    (0.3513, -0.2435, -0.0520), (0.5615, -0.4783, -0.3341), (0.7623, -0.7560, -0.5237), (0.8564, -1.0053, -0.6894),
-    (0.2941, -1.0140, -0.0497), (0.3596, -1.4134, -0.0586), (0.3876, -1.7233, -0.0655), (0.4173, -1.9960, -0.0717),
-    (0.0024, -1.0000, -0.0021), (-0.0571, -1.4761, 0.0160), (-0.0879, -1.8361, 0.0296), (-0.0960, -2.1028, 0.0396),
-    (-0.2322, -0.9292, 0.0039), (-0.3513, -1.3530, 0.0391), (-0.4241, -1.6388, 0.0627), (-0.5067, -1.9034, 0.0848),
-    (-0.4343, -0.8191, -0.0431), (-0.5735, -1.1263, -0.0412), (-0.6520, -1.3134, -0.0400), (-0.7340, -1.4854, -0.0390),
+    (0.3353, -0.2435, -0.0520), (0.5455, -0.4784, -0.3341), (0.7112, -0.7074, -0.4906), (0.7892, -0.9146, -0.6286),
+    (0.2778, -1.0138, -0.0497), (0.3503, -1.4681, -0.0599), (0.3753, -1.7447, -0.0662), (0.3994, -1.9652, -0.0712),
+    (0.0023, -1.0000, -0.0021), (-0.0587, -1.4864, 0.0164), (-0.0838, -1.7797, 0.0274), (-0.0908, -2.0103, 0.0360),
+    (-0.2194, -0.9292, 0.0039), (-0.3389, -1.3541, 0.0392), (-0.4044, -1.6111, 0.0604), (-0.4671, -1.8120, 0.0771),
+    (-0.4103, -0.8188, -0.0431), (-0.5538, -1.1376, -0.0411), (-0.6369, -1.3356, -0.0400), (-0.7135, -1.4963, -0.0391),
 ])  # fmt: skip
 BEND_AXES = np.array([
-    (0.4285, 0.7557, -0.4944), (0.9933, 0.1150, 0.0), (0.9962, -0.0874, 0.0), (0.9583, -0.2858, 0.0),
-    (0.9096, -0.4153, 0.0),
+    (0.4221, 0.7646, -0.4871), (0.9932, 0.1165, 0.0), (0.9959, -0.0907, 0.0), (0.9582, -0.2861, 0.0),
+    (0.9102, -0.4142, 0.0),
 ])  # fmt: skip
-THUMB_OPPOSITION = np.array([-0.7549, -0.0015, -0.6556])  # out of the thumb's pulp, where its abduction turns about
+THUMB_OPPOSITION = np.array([-0.7538, -0.0028, -0.6571])  # out of the thumb's pulp, where its abduction turns about
 
 # Anatomical limits in degrees, per finger (low, high) of flexion, abduction, middle and last flexion.
 _THUMB_LIMITS = ((-35, 60), (-40, 45), (-20, 65), (-30, 85))

@@ -14,8 +14,8 @@ from hand_tracking_ros.smoothing import HandFilter
 
 def test_a_length_from_a_ruler_is_a_measured_size():
     size = from_hand_length(0.19)
-    assert size.palm_m == pytest.approx(0.088, abs=0.001) and size.is_measured
-    assert 0.19 / size.palm_m == pytest.approx(-FLAT_HAND[12, 1], abs=0.06)  # the fingertip lies beyond the keypoint
+    assert size.palm_m == pytest.approx(0.0918, abs=0.001) and size.is_measured
+    assert 0.19 / size.palm_m == pytest.approx(0.06 - FLAT_HAND[12, 1], abs=0.01)  # tip beyond the keypoint
     assert not HandSize().is_measured
 
 
@@ -49,7 +49,7 @@ def test_the_command_writes_and_shows(tmp_path, capsys):
     path = tmp_path / "me.yaml"
     assert main(["size", "--hand-mm", "180", "--output", str(path)]) == 0
     assert main(["size", "--show", str(path)]) == 0
-    assert capsys.readouterr().out.count("palm length 83.7 mm") == 2
+    assert capsys.readouterr().out.count("palm length 87.0 mm") == 2
     assert main(["size", "--palm-mm", "900", "--output", str(path)]) == 2
     assert "got 0.9" in capsys.readouterr().err
     assert main(["size", "--palm-mm", "90"]) == 2

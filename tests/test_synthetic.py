@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
 from hand_tracking_ros.errors import SourceError
+from hand_tracking_ros.kinematics import FLAT_HAND
 from hand_tracking_ros.records import read_labels
 from hand_tracking_ros.skeleton import EDGES, FINGERS, TIPS, Side
-from hand_tracking_ros.training.synthetic import people, photo, poses, scene
+from hand_tracking_ros.training.synthetic import bake, people, photo, poses, proportions, scene
 from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds, slice_tiles
 from hand_tracking_ros.training.synthetic.model import ASSET, CUP, POSE_SIZE, HandModel, turn, vertex_normals
 from hand_tracking_ros.training.synthetic.render import Look, SceneHand
@@ -55,6 +58,51 @@ def test_baked_asset_is_small_and_whole(model):
     assert np.isfinite(model.vertices).all() and np.isfinite(model.joints).all()
     assert model.faces.max() == model.vertices.shape[1] - 1
     np.testing.assert_allclose(model.bone_weight.sum(axis=1), 1.0, atol=2e-3)
+
+
+def test_the_kinematic_hand_is_the_mean_of_the_shapes(model):
+    points = model.forward(np.arange(model.num_shapes), np.zeros((model.num_shapes, POSE_SIZE)))[1]
+    points -= points[:, :1]
+    points /= np.linalg.norm(points[:, 9], axis=1)[:, None, None]
+    np.testing.assert_allclose(points.mean(axis=0), FLAT_HAND, atol=2e-3)
+
+
+def test_bones_stretch_along_themselves_and_take_what_hangs_on_them_along():
+    """A straight finger along -y, one vertex beside the middle of each phalanx, one on the palm beside its base."""
+    count, bones = 4, [bake.BONES.index(f"finger2-{k}.R") for k in (1, 2, 3)]
+    points = np.zeros((1, count + len(bake.BONES) + 5, 3))
+    joints, tips = points[0, count:-5], points[0, -5:]
+    joints[bones] = [(0.4, -1.0, 0), (0.4, -1.4, 0), (0.4, -1.7, 0)]
+    tips[:] = (0.4, -2.0, 0)
+    for finger in (1, 3, 4, 5):  # others stand apart, so that no phalanx has no length
+        joints[[bake.BONES.index(f"finger{finger}-{k}.R") for k in (1, 2, 3)], 1] = -1.0, -1.2, -1.4
+    points[0, :4] = [(0.5, -1.2, 0.1), (0.5, -1.55, 0.1), (0.5, -1.85, 0.1), (0.5, -1.0, 0.1)]
+    weights = np.zeros((count, len(bake.BONES)))
+    weights[[0, 1, 2, 3], [*bones, bake.BONES.index("metacarpal1.R")]] = 1.0
+    out = bake.as_people(points, weights)[0]
+    x, (first, middle, last) = 0.4 * bake.PALM_WIDTH, bake.PHALANGES[1]
+    ends = -1 - np.cumsum([0.4 * first, 0.3 * middle, 0.3 * last])
+    np.testing.assert_allclose(out[count:-5][bones], [(x, -1, 0), (x, ends[0], 0), (x, ends[1], 0)])
+    np.testing.assert_allclose(out[-4], (x, ends[2], 0))
+    middles = -1 - 0.2 * first, (ends[0] + ends[1]) / 2, (ends[1] + ends[2]) / 2
+    np.testing.assert_allclose(out[:3], [(x + 0.1, y, 0.1) for y in middles])  # as thick as before
+    np.testing.assert_allclose(out[3], (0.5 * bake.PALM_WIDTH, -1.0, 0.1))
+
+
+def test_proportions_are_measured_on_straight_hands_only(tmp_path, capsys, monkeypatch):
+    straight, bent = 100 * FLAT_HAND[:, :2] + 300, 100 * FLAT_HAND[:, :2] + 300
+    bent[8] = bent[6]  # an index finger folded back
+    lines = [
+        {"file": f"palm/{i}.jpg", "hands": [{"keypoints_px": points.tolist()}]}
+        for i, points in enumerate((straight, 1.5 * straight, bent))
+    ] + [{"file": "fist/3.jpg", "hands": [{"keypoints_px": (straight * (1, 2)).tolist()}]}]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    count, bones, width = proportions.measured([tmp_path / "labels.jsonl"], ["palm/"])
+    own_bones, own_width = proportions.bone_lengths(FLAT_HAND[:, :2])
+    assert count == 2 and width == pytest.approx(own_width)
+    np.testing.assert_allclose(bones, own_bones)
+    monkeypatch.setattr("sys.argv", ["proportions", str(tmp_path / "labels.jsonl"), "--only", "ok/"])
+    assert proportions.main() == 2 and "no hand with straight fingers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("side", SIDES)

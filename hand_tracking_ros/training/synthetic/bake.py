@@ -30,6 +30,11 @@ FINGERS_LENGTH = "r-hand-fingers-length-incr"
 # Share of its range that people use: fingers are then 6 % (SD) longer or shorter for the same palm. Of 51 young adults,
 # fingers measured 6 to 8 % more or less (Chatzioglou et al., Anat Cell Biol 2024), with the size of the whole hand.
 LENGTHS_OF_PEOPLE = 0.35
+# MakeHuman's palms are wider, first phalanges shorter and thumbs longer than those of people (proportions.py measures).
+PALM_WIDTH = 0.945  # where finger bases lie across the palm, over where MakeHuman has them
+PHALANGES = np.array([  # lengths over MakeHuman's, joint to joint; per finger, the thumb first, from its metacarpal
+    (1.0, 0.856, 0.861), (1.161, 0.894, 0.845), (1.026, 0.816, 0.892), (1.005, 0.899, 0.804), (1.047, 1.060, 0.952),
+])  # fmt: skip
 HAND_SLIDERS = (
     "r-hand-scale-incr", FINGERS_LENGTH, "r-hand-fingers-diameter-incr",
     "r-hand-fingers-distance-incr", "r-lowerarm-fat-incr", "r-lowerarm-muscle-incr", "r-lowerarm-scale-horiz-incr",
@@ -111,7 +116,31 @@ def to_hand_frame(raw: dict[str, np.ndarray]) -> np.ndarray:
     hand_from_body = np.stack([np.cross(down, away), down, away], axis=1)
     points = np.einsum("kij,knj->kni", hand_from_body, points)
     points /= np.linalg.norm(joints[:, MIDDLE_BASE], axis=1)[:, None, None]
-    return np.concatenate([points, finger_tips(points, raw["W"])], axis=1)
+    return as_people(np.concatenate([points, finger_tips(points, raw["W"])], axis=1), raw["W"])
+
+
+def as_people(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The points of ``to_hand_frame`` with PALM_WIDTH and PHALANGES: bones stretch along themselves, and the skin with
+    them, by its skinning ``weights`` (N vertices, 22)."""
+    joints, tips = points[:, -5 - len(BONES) : -5], points[:, -5:]
+    wide = np.array([PALM_WIDTH, 1.0, 1.0])
+    moved = [points * wide if name.startswith("metacarpal") else points for name in BONES]  # all, as each bone moves
+    new_joints = np.stack([moved[bone][:, len(weights) + bone] for bone in range(len(BONES))], axis=1)
+    new_tips = np.empty_like(tips)
+    for finger in range(5):
+        bones = [BONES.index(f"finger{finger + 1}-{k}.R") for k in (1, 2, 3)]
+        ends = [joints[:, bones[1]], joints[:, bones[2]], tips[:, finger]]
+        start = joints[:, bones[0]] * wide
+        for bone, end, stretch in zip(bones, ends, PHALANGES[finger]):
+            offsets, phalanx = points - joints[:, bone, None], end - joints[:, bone]
+            along = unit(phalanx)[:, None]
+            reach = (offsets * along).sum(axis=2, keepdims=True)
+            moved[bone] = start[:, None] + offsets + (stretch - 1) * reach * along
+            new_joints[:, bone] = start
+            start = start + stretch * phalanx
+        new_tips[:, finger] = start
+    vertices = sum(weights[:, bone, None] * at[:, : len(weights)] for bone, at in enumerate(moved))
+    return np.concatenate([vertices, new_joints, new_tips], axis=1)
 
 
 def finger_tips(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
