@@ -87,8 +87,8 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Light, blur, resolution, noise and compression as mono cameras give them, on (H, W) uint8."""
     height, width = image.shape
     kind = rng.random()
-    if kind < 0.2:
-        image = cv2.filter2D(image, -1, motion_kernel(rng, max(3, min(height, width) // 10)))
+    if kind < 0.25:
+        image = cv2.filter2D(image, -1, motion_kernel(rng, max(3, min(height, width) // 7)))
     elif kind < 0.5:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.8)))
     if rng.random() < 0.25:  # a far hand, enlarged

@@ -103,7 +103,7 @@ class CropSampler:
         kind, _, images = self.groups[group]
         image = images[self.draws[group](rng)]
         sample = self._without_hand(image, rng) if rng.random() < self.absent else self._with_hand(kind, image, rng)
-        crop = occlude(sample.crop, self.backgrounds, rng) if rng.random() < 0.15 else sample.crop
+        crop = occlude(sample.crop, self.backgrounds, rng) if rng.random() < 0.25 else sample.crop
         return replace(sample, crop=degrade(crop, rng) if rng.random() < self.degraded else crop)
 
     def _with_hand(self, kind: str, image: LabelledImage, rng: np.random.Generator) -> CropSample:
