@@ -45,6 +45,7 @@ class KeypointEstimator:
         boxes: Sequence[HandBox],
         camera: Camera | None = None,
         least_presence: float = NO_HAND,
+        known: Sequence[HandKeypoints] = (),
     ) -> list[HandKeypoints]:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
@@ -53,7 +54,8 @@ class KeypointEstimator:
         and their presence is that of the less convincing one. Keypoints are averaged with those that the box expects,
         where it says how sure these are (fusion.py). New detections are looked at once more when ``refine_new``: that
         crop follows the first result. What has less than ``least_presence`` is not looked at again: presence only falls
-        (``TrackConfig.least_presence``). Of two results on the same hand the one with the higher id gets presence 0.
+        (``TrackConfig.least_presence``). Of two results on the same hand, one of which may be ``known`` from an earlier
+        look at this image, the one with the higher id gets presence 0.
         """
         looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
         results = self._run(mono, looks, camera)
@@ -78,7 +80,7 @@ class KeypointEstimator:
                 seen, scores = results[i].keypoints_px, results[i].keypoint_scores
                 points = averaged(box.expected_px, box.expected_variance, seen, scores)
                 results[i] = replace(results[i], keypoints_px=points)
-        return suppress_duplicates(results, self.config.duplicate_share)
+        return suppress_duplicates([*known, *results], self.config.duplicate_share)[len(known) :]
 
     def _run(self, mono: np.ndarray, looks: Sequence[_Look], camera: Camera | None) -> list[HandKeypoints]:
         results: list[HandKeypoints] = []

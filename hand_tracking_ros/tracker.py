@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
+
+import numpy as np
 
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
@@ -10,7 +13,7 @@ from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.smoothing import HandFilter, depth_views
 from hand_tracking_ros.tracks import HandTracks
-from hand_tracking_ros.types import Frame, Hand, Source
+from hand_tracking_ros.types import Camera, Frame, Hand, HandKeypoints, Source
 
 STAGES = ("flow", "detect", "keypoints", "filter", "total")
 
@@ -28,10 +31,17 @@ class HandTracker:
         self.estimator = KeypointEstimator(config.keypoints, config.inference, config.track.max_hands)
         self.tracks = HandTracks(config.track, config.flow)
         self.filter = HandFilter(config.filter, config.track, config.pose)
+        self._tracked: _Tracked | None = None
         self.timings_s = dict.fromkeys(STAGES, 0.0)
 
     def step(self, frame: Frame) -> list[Hand]:
         """Hands in ``frame``, by id. Frames come in the order of their stamps; a jump in time starts all over."""
+        hands = self.track(frame)
+        self.search()
+        return hands
+
+    def track(self, frame: Frame) -> list[Hand]:
+        """The first and urgent half of ``step``: all that its hands need. ``search`` has to follow."""
         mono = as_mono(frame.image)
         clock = _StageClock()
         boxes = self.tracks.predict(mono, frame.stamp_s)
@@ -39,19 +49,41 @@ class HandTracker:
         if frame.camera is not None and (vote or any(box.source == Source.PREDICTED for box in boxes)):
             boxes = self.tracks.expect(self.filter.expected_px(frame.camera, frame.stamp_s), vote)
         clock.lap("flow")
-        if self.tracks.wants_detection(frame.stamp_s):
+        searched = not self.tracks.in_view and self.tracks.wants_detection(frame.stamp_s)
+        if searched:
             boxes = self.tracks.associate(self.detector.detect(mono), frame.stamp_s)
         clock.lap("detect")
-        keypoints = (
-            self.estimator.estimate(mono, boxes, frame.camera, self.config.track.least_presence) if boxes else []
-        )
+        least = self.config.track.least_presence
+        keypoints = self.estimator.estimate(mono, boxes, frame.camera, least) if boxes else []
         self.tracks.update(keypoints, frame.stamp_s)
         clock.lap("keypoints")
         views = depth_views(keypoints, frame.camera, frame.depth_m)
         hands = self.filter.apply(keypoints, frame.stamp_s, frame.camera, views)
         clock.lap("filter")
         self.timings_s = clock.laps()
+        self._tracked = None if searched else _Tracked(mono, frame.stamp_s, frame.camera, keypoints)
         return hands
+
+    def search(self) -> None:
+        """The second half of ``step``: where a hand is in view, look for others in the image that ``track`` had.
+
+        What is found is in the hands of the next frame. Nodes publish before, so that a hand that is tracked never
+        waits for DetNet, nor for the looks that a new one takes.
+        """
+        tracked, self._tracked = self._tracked, None
+        if tracked is None or not self.tracks.in_view or not self.tracks.wants_detection(tracked.stamp_s):
+            return
+        clock = _StageClock()
+        boxes = self.tracks.associate(self.detector.detect(tracked.mono), tracked.stamp_s)
+        clock.lap("detect")
+        new = [box for box in boxes if box.source == Source.DETECTED]
+        if new:
+            ids = {box.id for box in new}
+            known = [hand for hand in tracked.keypoints if hand.id not in ids]
+            least = self.config.track.least_presence
+            self.tracks.add(self.estimator.estimate(tracked.mono, new, tracked.camera, least, known), tracked.stamp_s)
+        clock.lap("keypoints")
+        self.timings_s = {stage: self.timings_s[stage] + lap for stage, lap in clock.laps().items()}
 
     def reconfigure(self, config: TrackerConfig) -> None:
         """Take over new settings between two frames. The networks stay as loaded; the filters start afresh."""
@@ -70,6 +102,16 @@ class HandTracker:
         """Forget all hands. Ids go on counting, so an id always means one hand."""
         self.tracks.reset()
         self.filter.reset()
+        self._tracked = None
+
+
+class _Tracked(NamedTuple):
+    """What ``search`` goes on with, after a frame that was not searched before."""
+
+    mono: np.ndarray
+    stamp_s: float
+    camera: Camera | None
+    keypoints: list[HandKeypoints]
 
 
 class _StageClock:

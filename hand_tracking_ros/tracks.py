@@ -58,6 +58,8 @@ class _Refused:
 class HandTracks:
     """All tracks of one image stream. Per frame: ``predict``, if ``wants_detection`` then ``associate``, ``update``.
 
+    Where a hand is ``in_view`` already, others can wait: detect and ``associate`` after ``update``, then ``add``.
+
     ``least_interval_s``: between detections, where the config says less (budget.py).
     """
 
@@ -93,6 +95,11 @@ class HandTracks:
         self._propagate(current, stamp_s)
         self._previous, self._stamp_s = current, stamp_s
         return self.boxes()
+
+    @property
+    def in_view(self) -> bool:
+        """Whether a hand was seen in the frame last processed."""
+        return any(track.seen for track in self._tracks)
 
     def wants_detection(self, stamp_s: float) -> bool:
         """Whether DetNet should look at this frame: a hand is missing and the budget allows it."""
@@ -190,14 +197,28 @@ class HandTracks:
         """Take the keypoints of this frame. What KeyNet does not confirm coasts, or ends when it was new."""
         by_id = {hand.id: hand for hand in keypoints}
         for track in self._tracks:
-            hand = by_id.get(track.id)
-            least = self.config.keep_presence if np.isfinite(track.seen_s) else self.config.start_presence
-            track.seen = hand is not None and hand.presence >= least
-            if track.seen:
-                self._see(track, hand, stamp_s)
-                self._next_id = max(self._next_id, track.id + 1)  # only hands that are confirmed use up ids
-            elif hand is not None and not np.isfinite(track.seen_s):
-                self._refused.append(_Refused(track.hand_box.box, hand.presence, stamp_s))
+            self._judge(track, by_id.get(track.id), stamp_s)
+        self._end_unseen()
+
+    def add(self, keypoints: Sequence[HandKeypoints], stamp_s: float) -> None:
+        """Take those of hands that were detected after ``update``. All other tracks stay as they are."""
+        tracks = {track.id: track for track in self._tracks}
+        for hand in keypoints:
+            self._judge(tracks[hand.id], hand, stamp_s)
+        self._end_unseen()
+
+    def _judge(self, track: _Track, hand: HandKeypoints | None, stamp_s: float) -> None:
+        """See the hand of a track, or not."""
+        is_new = not np.isfinite(track.seen_s)
+        least = self.config.start_presence if is_new else self.config.keep_presence
+        track.seen = hand is not None and hand.presence >= least
+        if track.seen:
+            self._see(track, hand, stamp_s)
+            self._next_id = max(self._next_id, track.id + 1)  # only hands that are confirmed use up ids
+        elif hand is not None and is_new:
+            self._refused.append(_Refused(track.hand_box.box, hand.presence, stamp_s))
+
+    def _end_unseen(self) -> None:
         self._tracks = [track for track in self._tracks if np.isfinite(track.seen_s)]
 
     def _see(self, track: _Track, hand: HandKeypoints, stamp_s: float) -> None:

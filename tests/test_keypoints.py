@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import blob_models
 import numpy as np
 import pytest
@@ -49,6 +51,15 @@ def picture(shape=(480, 640)) -> np.ndarray:
 
 def box(x, y, side=120.0, angle=0.0, id=1) -> HandBox:
     return HandBox(Box((x, y), (side, side), angle), 0.9, id=id, source=Source.PROPAGATED)
+
+
+def test_a_hand_that_an_earlier_look_has_found_is_not_found_again(estimator):
+    here, there = box(150, 150, id=1), box(420, 300, id=2)
+    (first,) = estimator.estimate(picture(), [here])
+    known = [replace(first, presence=0.9)]
+    again, other = estimator.estimate(picture(), [replace(here, id=3), there], known=known)
+    assert (again.id, again.presence) == (3, 0.0)
+    assert other.presence == estimator.estimate(picture(), [there])[0].presence > 0.0
 
 
 def test_a_batch_gives_what_single_crops_give_in_order(estimator):

@@ -23,6 +23,7 @@ from sensor_msgs.msg import CameraInfo
 from visualization_msgs.msg import MarkerArray
 
 from hand_tracking_ros.cameras import Camera
+from hand_tracking_ros.cli.demo import CLIP, demo_directory
 from hand_tracking_ros.msg import HandArray
 from hand_tracking_ros.nodes.base import image_qos
 from hand_tracking_ros.nodes.conversions import stamp_ns
@@ -139,12 +140,17 @@ def test_both_graphs_follow_a_hand_and_agree(ros, tmp_path):
 
 
 @pytest.mark.skipif(not all(path.is_file() for path in MODELS), reason="needs the models detnet and keynet in models/")
-@pytest.mark.skipif(not VIDEO.is_file(), reason=f"needs {VIDEO.name} of ../shared/data/videos (or HAND_TRACKING_DATA)")
-def test_both_graphs_agree_on_a_real_video(ros, tmp_path):
-    count = 70  # the hand is found at about the 45th
+@pytest.mark.parametrize(
+    "video, count, hands",
+    [pytest.param(VIDEO, 70, 1, id="one"), pytest.param(demo_directory() / CLIP, 30, 2, id="two")],
+)
+def test_both_graphs_agree_on_a_video(ros, tmp_path, video, count, hands):
+    """The hand of the real one is found at about the 45th image; of the two rendered ones, one after the other."""
+    if not video.is_file():
+        pytest.skip(f"needs {video.name} of ../shared/data/videos (or HAND_TRACKING_DATA)")
     for fps in VIDEO_FPS:
-        camera = {"camera.source": str(VIDEO), "camera.fps": fps}
-        with both_graphs(ros, tmp_path, f"/real_{fps:.0f}", camera, {}) as watch:
+        camera = {"camera.source": str(video), "camera.fps": fps}
+        with both_graphs(ros, tmp_path, f"/{video.stem}_{fps:.0f}", camera, {}) as watch:
             ros.until(lambda: len(watch.stamps()) >= count, f"{count} images")
             ros.spin(ANSWER_S)
         watch.check_stamps()
@@ -155,7 +161,8 @@ def test_both_graphs_agree_on_a_real_video(ros, tmp_path):
         pytest.skip(f"this machine is too busy: images are dropped even at {fps} Hz")
     for stamp in watch.stamps()[:count]:
         assert_agreement(*answers[stamp])
-    assert sum(bool(one.hands) for one, _ in answers.values()) > count / 4, "hardly a hand in a video of a hand"
+    found = sum(len(one.hands) == hands for one, _ in answers.values())
+    assert found > count / 4, f"hardly {hands} in a video of {hands}"
 
 
 def rates(reports: list[DiagnosticArray]) -> list[float]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
+from blob_models import draw, hand_at, write_models
 
 from hand_tracking_ros import Camera, Frame, HandTracker, Scale, Side, Source, TrackerConfig
 from hand_tracking_ros.cli.demo import demo_directory
-from hand_tracking_ros.config import TrackConfig
+from hand_tracking_ros.config import TrackConfig, from_flat
 from hand_tracking_ros.records import read_labels
 from hand_tracking_ros.skeleton import palm_length
 
@@ -53,6 +56,50 @@ def test_the_detector_rests_while_all_hands_are_tracked(tracker, clip):
         ran += tracker.timings_s["detect"] > 1e-4
     assert len(hands) == 2
     assert ran < FRAMES / 4
+
+
+def test_a_hand_in_view_does_not_wait_for_the_search_for_another(tmp_path):
+    models = {**write_models(tmp_path), "track.missing_interval_s": 0.0, "filter.kind": "none"}
+    tracker, searched = HandTracker(from_flat(TrackerConfig, models)), []
+    detect = tracker.detector.detect
+    tracker.detector.detect = lambda mono: searched.append(half) or detect(mono)
+    seen = []
+    for k in range(8):
+        first, second = (200 + 4 * k, 200), (450, 250 + 4 * k)
+        image = draw(first) if k < 4 else draw(first, second)
+        half = "track"
+        hands = tracker.track(Frame(image, k / FPS))
+        half = "search"
+        tracker.search()
+        seen.append([hand.id for hand in hands])
+        for hand, where in zip(hands, (first, second)):
+            np.testing.assert_allclose(hand.keypoints_px[:, 1], hand_at(*where)[:, 1], atol=3.0)  # one is mirrored
+    assert searched == ["track", *["search"] * 4]  # until both are known: the second is seen in the fifth image
+    assert seen == [[1]] * 5 + [[1, 2]] * 3  # and published with the sixth
+
+
+def test_both_halves_are_a_step(clip):
+    whole, halves = HandTracker(), HandTracker()
+    for k, image in enumerate(clip):
+        frame = Frame(image, k / FPS)
+        a, b = whole.step(frame), halves.track(frame)
+        halves.search()
+        assert [hand.id for hand in a] == [hand.id for hand in b]
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x.keypoints_px, y.keypoints_px)
+
+
+def test_what_is_found_twice_in_an_image_is_one_hand(tmp_path):
+    """Two boxes of different size on a disc: KeyNet puts the same hand in both."""
+    models = {**write_models(tmp_path), "track.missing_interval_s": 0.0}
+    tracker = HandTracker(from_flat(TrackerConfig, models))
+    detect = tracker.detector.detect
+
+    def twice(mono):
+        return [replace(found, box=found.box.scaled(scale)) for found in detect(mono) for scale in (1.0, 2.2)]
+
+    tracker.detector.detect = twice
+    assert [[hand.id for hand in hands] for hands in run(tracker, [draw((300, 200))] * 6)] == [[1]] * 6
 
 
 def test_ids_stay_while_tracked_and_are_not_reused_after_reset(tracker, clip):

@@ -1,7 +1,8 @@
 """flow_node: the tracks. Carries boxes from image to image, decides when to detect (stage graph, docs/architecture.md).
 
-One image at a time: predict, perhaps wait for detections, publish boxes, wait for their keypoints. Nothing blocks; what
-is waited for is in ``_Pending``. Meanwhile only the newest image is kept.
+One image at a time, as HandTracker does: predict, where no hand is in view wait for detections, publish boxes, wait for
+their keypoints; then, where another hand is wanted, wait for detections and for the keypoints of what is new. Nothing
+blocks; what is waited for is in ``_Pending``. Meanwhile only the newest image is kept.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from hand_tracking_ros.nodes.conversions import (
 from hand_tracking_ros.nodes.image_input import CameraInput, ImageInput, Stopwatch
 from hand_tracking_ros.nodes.settings import FlowNodeConfig
 from hand_tracking_ros.tracks import HandTracks
-from hand_tracking_ros.types import HandBox
+from hand_tracking_ros.types import HandBox, Source
 
 TIMEOUT_CHECK_S = 0.05
-STAGE = {"detections": "detector_node", "keypoints": "keypoint_node"}  # who answers
+STAGE = {"detections": "detector_node", "keypoints": "keypoint_node", "new_keypoints": "keypoint_node"}  # who answers
 
 
 @dataclass
@@ -38,8 +39,10 @@ class _Pending:
     width: int
     height: int
     boxes: list[HandBox]
-    answer: str  # 'detections' or 'keypoints'
+    answer: str  # a key of STAGE
     since_s: float  # monotonic
+    searched: bool = False  # detections were asked for
+    tracked: bool = False  # keypoints have come: what is detected now is new
 
 
 class FlowNode(HandNode):
@@ -57,6 +60,7 @@ class FlowNode(HandNode):
     def configure(self) -> None:
         self._tracks = HandTracks(self.config.track, self.config.flow)
         self._boxes = self.publish_to(msg.HandBoxArray, "boxes", result_qos())
+        self._new_boxes = self.publish_to(msg.HandBoxArray, "new_boxes", result_qos())
         self._requests = self.publish_to(Header, "detect_requests", result_qos())
         self.statistics.facts["timeouts"] = 0
 
@@ -64,6 +68,7 @@ class FlowNode(HandNode):
         CameraInput(self).subscribe()  # announces images: what does not arrive is counted
         self.subscribe(msg.HandBoxArray, "detections", self._on_detections, result_qos())
         self.subscribe(msg.HandKeypointsArray, "keypoints", self._on_keypoints, result_qos())
+        self.subscribe(msg.HandKeypointsArray, "new_keypoints", self._on_new_keypoints, result_qos())
         self._images.subscribe(self._on_image)
 
     def deactivate(self) -> None:
@@ -97,16 +102,31 @@ class FlowNode(HandNode):
         height, width = mono.shape
         self._pending = _Pending(message.header, width, height, boxes, "detections", time.monotonic())
         self.statistics.latencies({"convert": convert_s, "flow": watch.lap()})
-        if self._tracks.wants_detection(stamp) and self._is_there("detections", self._requests):
-            self._requests.publish(message.header)
-        else:
+        if self._tracks.in_view or not self._request_detections():
             self._publish_boxes()
+
+    def _request_detections(self) -> bool:
+        """Ask for detections in the image under way, where they are wanted and somebody is there to answer."""
+        pending = self._pending
+        wanted = self._tracks.wants_detection(stamp_s(pending.header.stamp))
+        if not wanted or not self._is_there("detections", self._requests):
+            return False
+        pending.answer, pending.since_s, pending.searched = "detections", time.monotonic(), True
+        self._requests.publish(pending.header)
+        return True
 
     def _on_detections(self, message: msg.HandBoxArray) -> None:
         pending = self._answered("detections", message.header)
-        if pending is not None:
-            pending.boxes = self._tracks.associate(boxes_from_message(message), stamp_s(message.header.stamp))
+        if pending is None:
+            return
+        pending.boxes = self._tracks.associate(boxes_from_message(message), stamp_s(message.header.stamp))
+        if not pending.tracked:
             self._publish_boxes()
+        elif new := [box for box in pending.boxes if box.source == Source.DETECTED]:
+            self._new_boxes.publish(boxes_to_message(new, pending.header, pending.width, pending.height))
+            pending.answer, pending.since_s = "new_keypoints", time.monotonic()
+        else:
+            self._finish()
 
     def _publish_boxes(self) -> None:
         pending = self._pending
@@ -118,10 +138,23 @@ class FlowNode(HandNode):
             self._pending = None
 
     def _on_keypoints(self, message: msg.HandKeypointsArray) -> None:
-        if self._answered("keypoints", message.header) is not None:
-            self._pending = None
-            self._tracks.update(keypoints_from_message(message), stamp_s(message.header.stamp))
-            self._next_image()
+        pending = self._answered("keypoints", message.header)
+        if pending is None:
+            return
+        self._tracks.update(keypoints_from_message(message), stamp_s(message.header.stamp))
+        pending.tracked = True
+        if pending.searched or not self._tracks.in_view or not self._request_detections():
+            self._finish()
+
+    def _on_new_keypoints(self, message: msg.HandKeypointsArray) -> None:
+        if self._answered("new_keypoints", message.header) is not None:
+            self._tracks.add(keypoints_from_message(message), stamp_s(message.header.stamp))
+            self._finish()
+
+    def _finish(self) -> None:
+        """The image under way is done."""
+        self._pending = None
+        self._next_image()
 
     def _answered(self, topic: str, header: Header) -> _Pending | None:
         """The pending image when ``header`` answers it; None for an answer that came too late or is not ours."""
@@ -145,11 +178,10 @@ class FlowNode(HandNode):
             return
         self.statistics.facts["timeouts"] += 1
         self._complain(pending.answer, f"no answer of {STAGE[pending.answer]} within {self.config.stage.timeout_s:g} s")
-        if pending.answer == "detections":
+        if pending.answer == "detections" and not pending.tracked:
             self._publish_boxes()
         else:
-            self._pending = None
-            self._next_image()
+            self._finish()
 
     def _complain(self, answer: str, problem: str) -> None:
         self.statistics.problems[answer] = problem

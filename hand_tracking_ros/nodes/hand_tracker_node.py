@@ -80,14 +80,15 @@ class HandTrackerNode(HandNode):
         depth_m = self._depth.read(depth, mono.shape, camera) if self.config.depth.enabled else None
         convert_s = watch.lap()
         try:
-            hands = self._tracker.step(Frame(mono, stamp_s(header.stamp), camera, depth_m))
+            hands = self._tracker.track(Frame(mono, stamp_s(header.stamp), camera, depth_m))
+            watch.lap()
+            self._output.publish(hands, header, width=mono.shape[1], height=mono.shape[0])
+            age_s, publish_s = self._images.age_s(message), watch.lap()
+            self._tracker.search()
         except Exception:
             self._tracker.reset()  # half a step may have been done
             raise
-        watch.lap()
-        self._output.publish(hands, header, width=mono.shape[1], height=mono.shape[0])
-        age_s = self._images.age_s(message)
-        self.statistics.frame(convert=convert_s, **self._tracker.timings_s, publish=watch.lap(), age=age_s)
+        self.statistics.frame(convert=convert_s, **self._tracker.timings_s, publish=publish_s, age=age_s)
         self._output.publish_overlay(hands, header, lambda: self._images.bgr(message))
         self._load.done(watch)
 
