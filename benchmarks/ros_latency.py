@@ -28,12 +28,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scaling import read_clip  # the neighbouring script
 
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
-from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.machine import peak_memory_mb
 from hand_tracking_ros.rig import Rig, load_rig, save_rig
-from hand_tracking_ros.sources import open_source
 
 WARM_UP_S = 3.0
 DRAIN_S = 2.0
@@ -43,14 +42,10 @@ NODES = {False: ["hand_tracker_node"], True: ["detector_node", "flow_node", "key
 
 def read_frames(path: str | Path, size: tuple[int, int] | None, encoding: str, limit: int = 240) -> list[np.ndarray]:
     """Images in the order of playing forth and back, cropped in the middle and resized where there is a ``size``."""
-    frames = []
-    with open_source(path, pace="fast") as source:
-        for item in source:
-            mono = as_mono(item.image) if size is None else fitted(as_mono(item.image), size)
-            frames.append(mono if encoding == "mono8" else cv2.cvtColor(mono, cv2.COLOR_GRAY2BGR))
-            if len(frames) == limit:
-                break
-    return frames + frames[-2:0:-1]
+    images = read_clip(path, limit)
+    if size is not None:
+        images = [fitted(image, size) for image in images]
+    return images if encoding == "mono8" else [cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) for image in images]
 
 
 def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

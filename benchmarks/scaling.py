@@ -13,6 +13,7 @@ moment of the machine hits all of them. ``cpu`` is the time that all threads rea
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -41,10 +42,10 @@ COLUMNS = ("case", "frames", "p50 ms", "p99 ms", "cpu p50 ms", "hands")
 Step = Callable[[int], int]  # the number of the frame -> hands found
 
 
-def read_clip(path: Path | str) -> list[np.ndarray]:
-    """Mono images, in the order of playing forth and back."""
+def read_clip(path: Path | str, limit: int | None = None) -> list[np.ndarray]:
+    """The first ``limit`` images, mono, in the order of playing forth and back."""
     with open_source(path, pace="fast") as source:
-        frames = [as_mono(item.image) for item in source]
+        frames = [as_mono(item.image) for item in itertools.islice(source, limit)]
     return frames + frames[-2:0:-1]
 
 
