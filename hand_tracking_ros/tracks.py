@@ -22,7 +22,8 @@ LEAST_INSIDE = 0.25  # a box with less of its area in the image has left
 SAME_HAND_SHARE = 0.6  # a detection closer to a tracked hand than this share of the box side is that hand
 SAME_PLACE_SHARE = 0.25  # two detections of the same size and closer than this share are of the same thing
 REVIVE_SHARE = 1.5  # a detection closer than this to where a lost hand was expected is that hand again
-OTHER_SIZE = 1.7  # boxes whose sizes differ this much are of different things; a detection knows better than a track
+OTHER_SIZE = 1.7  # boxes whose sizes differ this much are of different things
+SURE = 0.9  # presence of a hand that KeyNet is sure of: its box is right, unless KeyNet is surer of another
 AGREE_SHARE = 0.5  # of the palm: flow and pose that differ by more at a joint contradict each other
 SIDE_MEMORY_S = 0.15  # views further apart than this are evidence of their own for the side of a hand
 SIDE_MOST = 4.0  # log odds: surer than 98 % a track never is, so that it can find out that it was wrong
@@ -41,6 +42,8 @@ class _Track:
     variance: np.ndarray = field(default_factory=lambda: np.full(NUM_JOINTS, np.inf))  # of keypoints_px (fusion.py)
     seen_center_px: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
     velocity_px_s: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of the box centre
+    sureness: float = 0.0  # of KeyNet, when last seen
+    other_box: HandBox | None = None  # where DetNet says that the hand is, until KeyNet has looked there
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,9 @@ class HandTracks:
                 (t for t in self._tracks if t.seen and _distance(t.hand_box.box, detection.box) < SAME_HAND_SHARE), None
             )
             if same is not None:
-                if not _same_size(detection.box, same.hand_box.box):
-                    same.hand_box = _again(detection, same)  # the box has shrunk onto a part, or grown off the hand
+                compared = same.seen_s == stamp_s  # KeyNet has looked into the track's own box of this frame, too
+                if (compared or same.hand_box.score < SURE) and not _same_size(detection.box, same.hand_box.box):
+                    same.other_box = _again(detection, same)  # it has shrunk onto a part, or grown off the hand?
                 continue
             lost = [t for t in self._tracks if not t.seen and t.hand_box.source != Source.DETECTED]
             nearest = min(lost, key=lambda track: _distance(track.hand_box.box, detection.box), default=None)
@@ -188,6 +192,8 @@ class HandTracks:
         return boxes
 
     def _with_expectation(self, track: _Track) -> HandBox:
+        if track.other_box is not None:
+            return track.other_box
         if track.keypoints_px is None or track.hand_box.source == Source.DETECTED:
             return track.hand_box
         variance = track.variance if self._flow.config.average else None
@@ -208,7 +214,10 @@ class HandTracks:
         self._end_unseen()
 
     def _judge(self, track: _Track, hand: HandKeypoints | None, stamp_s: float) -> None:
-        """See the hand of a track, or not."""
+        """See the hand of a track, or not. What was seen already in this frame stays, unless ``hand`` is surer."""
+        other_box, track.other_box = track.other_box, None
+        if other_box is not None and track.seen_s == stamp_s and (hand is None or _sureness(hand) <= track.sureness):
+            return
         is_new = not np.isfinite(track.seen_s)
         least = self.config.start_presence if is_new else self.config.keep_presence
         track.seen = hand is not None and hand.presence >= least
@@ -233,6 +242,7 @@ class HandTracks:
             known = doubted(track.variance, track.keypoints_px, hand.keypoints_px)
         track.variance = after_seeing(known, hand.keypoint_scores)
         track.keypoints_px, track.seen_center_px, track.seen_s = hand.keypoints_px, center_px, stamp_s
+        track.sureness = _sureness(hand)
         track.hand_box = HandBox(box, hand.presence, right, track.id, hand.source)
 
     def _prune(self, stamp_s: float, shape: tuple[int, ...]) -> None:
@@ -252,6 +262,8 @@ class HandTracks:
         else:
             motions = []
         elapsed_s = stamp_s - self._stamp_s
+        for track in self._tracks:
+            track.other_box = None
         for track, motion in zip(followed, motions):
             track.followed = motion.followed
             known = motion.followed | current.outside(motion.keypoints_px)  # where flow cannot see
@@ -271,6 +283,11 @@ class HandTracks:
     def _move(track: _Track, box: Box, source: Source) -> None:
         old = track.hand_box
         track.hand_box = HandBox(box, old.score, old.right_score, old.id, source)
+
+
+def _sureness(hand: HandKeypoints) -> float:
+    """How sure KeyNet is of a hand, 0..1: that it is one, and where its joints are."""
+    return hand.presence * float(hand.keypoint_scores.mean())
 
 
 def _believed(before: float, seen: float, elapsed_s: float) -> float:

@@ -237,16 +237,40 @@ def test_a_change_to_a_size_that_flow_halves_to_the_same_starts_all_over():
     assert tracks.predict(view(), 0.033) == []
 
 
-@pytest.mark.parametrize("side, source", [
-    pytest.param(130.0, Source.PROPAGATED, id="about the same size: the track knows better"),
-    pytest.param(300.0, Source.DETECTED, id="far larger: the track had shrunk onto a part of the hand"),
-    pytest.param(50.0, Source.DETECTED, id="far smaller: the track had grown off the hand"),
+@pytest.mark.parametrize("side, presence, source", [
+    pytest.param(130.0, 0.8, Source.PROPAGATED, id="about the same size: the track knows better"),
+    pytest.param(300.0, 0.8, Source.DETECTED, id="far larger: the track had shrunk onto a part of the hand"),
+    pytest.param(50.0, 0.8, Source.DETECTED, id="far smaller: the track had grown off the hand"),
+    pytest.param(300.0, 0.95, Source.PROPAGATED, id="KeyNet was sure of the track"),
 ])  # fmt: skip
-def test_a_detection_corrects_a_track_of_the_wrong_size(side, source):
+def test_a_detection_corrects_a_track_of_the_wrong_size(side, presence, source):
     tracks = HandTracks(TrackConfig(max_hands=2, missing_interval_s=0.0))
-    see(tracks, 0.0, detection(300, 240))
+    see(tracks, 0.0, detection(300, 240), presence=presence)
     (box,) = see(tracks, 0.033, detection(305, 245, side))
     assert (box.id, box.source) == (1, source)
+
+
+@pytest.mark.parametrize("presence, stays", [(0.9, True), (1.0, False)], ids=["less sure", "surer"])
+def test_of_two_boxes_of_a_hand_in_one_frame_the_surer_one_counts(presence, stays):
+    """The hand was seen in its own box (0.95); DetNet then names a part of it, and KeyNet looks there, too."""
+    tracks = HandTracks(TrackConfig(max_hands=2, missing_interval_s=0.0))
+    see(tracks, 0.0, detection(300, 240))
+    own = tracks.boxes()[0].box
+    (box,) = tracks.associate([detection(330, 270, 50.0)], 0.0)
+    assert (box.id, box.source, box.box.center_px) == (1, Source.DETECTED, (330, 270))
+    tracks.add([keypoints(box, presence)], 0.0)
+    (kept,) = tracks.boxes()
+    assert (kept.box == own) == stays
+    assert kept.box.center_px == pytest.approx((300, 240) if stays else (330, 270), abs=10)
+    assert tracks.in_view
+
+
+def test_a_box_that_nobody_has_looked_into_is_forgotten():
+    tracks = HandTracks(TrackConfig(max_hands=2, missing_interval_s=0.0))
+    see(tracks, 0.0, detection(300, 240))
+    tracks.associate([detection(330, 270, 50.0)], 0.0)  # no answer comes: a stage is not there
+    (box,) = tracks.predict(view(), 0.033)
+    assert box.source == Source.PROPAGATED and box.box.center_px == pytest.approx((300, 240), abs=10)
 
 
 def test_a_box_that_flow_lost_follows_the_pose():
