@@ -41,7 +41,10 @@ class HandTracker:
         return hands
 
     def track(self, frame: Frame) -> list[Hand]:
-        """The first and urgent half of ``step``: all that its hands need. ``search`` has to follow."""
+        """The first and urgent half of ``step``: all that its hands need.
+
+        ``search`` has to follow, and finds the image of ``frame`` as it was.
+        """
         mono = as_mono(frame.image)
         clock = _StageClock()
         boxes = self.tracks.predict(mono, frame.stamp_s)

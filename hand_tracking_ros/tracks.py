@@ -208,9 +208,10 @@ class HandTracks:
 
     def add(self, keypoints: Sequence[HandKeypoints], stamp_s: float) -> None:
         """Take those of hands that were detected after ``update``. All other tracks stay as they are."""
-        tracks = {track.id: track for track in self._tracks}
-        for hand in keypoints:
-            self._judge(tracks[hand.id], hand, stamp_s)
+        by_id = {hand.id: hand for hand in keypoints}
+        for track in self._tracks:
+            if track.id in by_id:
+                self._judge(track, by_id[track.id], stamp_s)
         self._end_unseen()
 
     def _judge(self, track: _Track, hand: HandKeypoints | None, stamp_s: float) -> None:
