@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
 from hand_tracking_ros.errors import SourceError
 from hand_tracking_ros.kinematics import FLAT_HAND
-from hand_tracking_ros.records import read_labels
+from hand_tracking_ros.records import LabelledHand, LabelledImage, read_labels, write_labels
 from hand_tracking_ros.skeleton import EDGES, FINGERS, TIPS, Side
 from hand_tracking_ros.training.synthetic import bake, people, photo, poses, proportions, scene
 from hand_tracking_ros.training.synthetic.backgrounds import Backgrounds, slice_tiles
@@ -92,17 +90,22 @@ def test_bones_stretch_along_themselves_and_take_what_hangs_on_them_along():
 def test_proportions_are_measured_on_straight_hands_only(tmp_path, capsys, monkeypatch):
     straight, bent = 100 * FLAT_HAND[:, :2] + 300, 100 * FLAT_HAND[:, :2] + 300
     bent[8] = bent[6]  # an index finger folded back
-    lines = [
-        {"file": f"palm/{i}.jpg", "hands": [{"keypoints_px": points.tolist()}]}
-        for i, points in enumerate((straight, 1.5 * straight, bent))
-    ] + [{"file": "fist/3.jpg", "hands": [{"keypoints_px": (straight * (1, 2)).tolist()}]}]
-    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    images = [
+        ("palm/0.jpg", straight),
+        ("palm/1.jpg", 1.5 * straight),
+        ("palm/2.jpg", bent),
+        ("fist/3.jpg", straight * (1, 2)),
+    ]
+    labels = [LabelledImage(900, 900, (LabelledHand(keypoints_px=points),), file) for file, points in images]
+    write_labels(tmp_path / "labels.jsonl", labels)
     count, bones, width = proportions.measured([tmp_path / "labels.jsonl"], ["palm/"])
     own_bones, own_width = proportions.bone_lengths(FLAT_HAND[:, :2])
     assert count == 2 and width == pytest.approx(own_width)
     np.testing.assert_allclose(bones, own_bones)
     monkeypatch.setattr("sys.argv", ["proportions", str(tmp_path / "labels.jsonl"), "--only", "ok/"])
     assert proportions.main() == 2 and "no hand with straight fingers" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["proportions", str(tmp_path / "nowhere.jsonl")])
+    assert proportions.main() == 2 and "cannot read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -9,14 +9,15 @@ towards the camera looks short, so lengths are a little too small; shares of a f
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from hand_tracking_ros.cli.options import text_table
+from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.kinematics import BONES, FLAT_HAND
+from hand_tracking_ros.records import read_labels
 from hand_tracking_ros.skeleton import FINGERS
 
 STRAIGHT_COS = 0.96  # phalanges that follow each other turn by at most 16 degrees
@@ -44,14 +45,14 @@ def straight(points: np.ndarray) -> bool:
 
 
 def measured(labels: list[Path], only: list[str]) -> tuple[int, np.ndarray, float]:
-    """Straight hands in the files: how many, and the medians of ``bone_lengths``. ``only``: starts of image names."""
-    found = []
-    for path in labels:
-        with path.open() as lines:
-            for record in map(json.loads, lines):
-                if not only or record["file"].startswith(tuple(only)):
-                    hands = (np.array(hand["keypoints_px"], np.float64) for hand in record["hands"])
-                    found += [bone_lengths(points) for points in hands if straight(points)]
+    """Straight hands in the files: how many, and the medians of ``bone_lengths``. ``only``: starts of image names.
+
+    Raises RecordError.
+    """
+    images = [image for path in labels for image in read_labels(path)]
+    hands = [hand for image in images if (image.file or "").startswith(tuple(only) or "") for hand in image.hands]
+    known = [hand.keypoints_px for hand in hands if hand.keypoints_px is not None]
+    found = [bone_lengths(points) for points in known if straight(points)]
     if not found:
         return 0, np.full((5, 4), np.nan), float("nan")
     bones, widths = zip(*found)
@@ -72,7 +73,11 @@ def main() -> int:
     parser.add_argument("labels", type=Path, nargs="+")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="images whose names start so")
     args = parser.parse_args()
-    count, bones, width = measured(args.labels, args.only)
+    try:
+        count, bones, width = measured(args.labels, args.only)
+    except HandTrackingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if not count:
         print(f"error: no hand with straight fingers in {', '.join(map(str, args.labels))}", file=sys.stderr)
         return 2
