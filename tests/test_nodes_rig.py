@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +22,11 @@ from std_srvs.srv import Trigger
 from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.hand_size import HandSize, load_hand_size, save_hand_size
 from hand_tracking_ros.msg import HandArray
-from hand_tracking_ros.nodes.base import image_qos
 from hand_tracking_ros.nodes.conversions import image_to_message, stamp_ns, stamp_s, time_from_ns
 from hand_tracking_ros.nodes.hand_messages import hands_from_message
 from hand_tracking_ros.paths import models_directory
 from hand_tracking_ros.rig import Rig, RigCamera, rig_from_text, save_rig
+from hand_tracking_ros.sources import open_source
 from hand_tracking_ros.types import Scale
 
 DATA = Path(os.environ.get("HAND_TRACKING_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -165,7 +163,7 @@ def test_a_size_file_is_loaded_and_a_missing_one_fails_to_configure(ros, models,
     assert "'hand-tracking size' writes one" in diagnostics(other)["message"]
 
 
-# Real videos, in processes of their own
+# Real videos, and the node in a process of its own
 
 
 @pytest.mark.skipif(not all(path.is_file() for path in MODELS), reason="needs the models detnet and keynet in models/")
@@ -189,46 +187,37 @@ def test_two_videos_make_metric_hands_and_one_that_dies_only_degrades_them(ros, 
         newest = [hand for message in hands[-10:] for hand in hands_from_message(message)]
         return [hand for hand in newest if hand.scale == Scale.MEASURED]
 
-    with ExitStack() as stack:
-
-        def start(name: str, namespace: str, values: dict):
-            command = node_command(name, namespace, {**values, "autostart": True})
-            return stack.enter_context(process(command, tmp_path / f"{namespace.strip('/').replace('/', '_')}.log"))
-
-        # The clip at a pace that a busy machine keeps; times in the tracker are stretched as much.
-        slow = {"track.max_hands": 1, "track.coast_s": 1.0, "track.max_gap_s": 5.0}
-        own = {"rig.file": str(tmp_path / "rig.yaml"), "rig.wait_s": 0.1, "hand_size.file": str(tmp_path / "me.yaml")}
-        rig_node = start("rig_tracker_node", "/stereo", {**slow, **own})
+    values = {"rig.file": str(tmp_path / "rig.yaml"), "hand_size.file": str(tmp_path / "me.yaml"), "rig.wait_s": 0.5}
+    command = node_command("rig_tracker_node", "/stereo", {"track.max_hands": 1, **values, "autostart": True})
+    with process(command, tmp_path / "rig.log") as rig_node:
         ros.until(lambda: status().get("state") == "active", "the rig node")
-        camera = {"camera.fps": 10.0, "camera.loop": True, "camera.wait_for_subscribers": 2}
-        cameras = [
-            start("camera_node", f"/stereo/cam{i}", {**camera, "camera.source": str(FOLDER / f"cam{i}.mp4")})
-            for i in (0, 1)
-        ]
-        # Both show the same moment only if they start together: once this process listens as well.
-        topics = [f"/stereo/cam{i}/image_raw" for i in (0, 1)]
-        ends = (ros.observer.count_publishers, ros.observer.count_subscribers)
-        ros.until(lambda: all(count(topic) == 1 for count in ends for topic in topics), "cameras and rig node")
-        images = [ros.listen(Image, topic, image_qos(1)) for topic in topics]
-        ros.until(lambda: all(images), "images of both cameras")
-        for received in images:
-            ros.stop_listening(received)
-        ros.until(lambda: len(measured()) >= 3, "hands of measured size")
+        clips = [open_source(str(FOLDER / f"cam{i}.mp4"), pace="fast", loop=True) for i in (0, 1)]
+        images = [ros.publisher(Image, f"/stereo/cam{i}/image_raw") for i in (0, 1)]
+
+        def show(*cameras: int) -> bool:
+            """Send the next image of these cameras, taken at the same moment, and await the answer to it."""
+            before = len(hands)
+            for i, shown in ((i, clips[i].read()) for i in cameras):
+                header = Header(stamp=time_from_ns(int(shown.stamp_s * 1e9) + MS), frame_id=f"cam{i}")
+                images[i].publish(image_to_message(shown.image, header))
+            ros.until(lambda: len(hands) > before, "an answer")
+            return True
+
+        ros.until(lambda: show(0, 1) and len(measured()) >= 3, "hands of measured size")
         (header,) = {message.header.frame_id for message in hands}
         assert header == "rig"
         stamps = [stamp_s(message.header.stamp) for message in hands]
         hand = measured()[-1]
         assert 0.3 < hand.points_3d[:, 2].mean() < 3.0 and 0.06 < hand.pose.palm_m < 0.11
-        ros.until(lambda: status().get("hand_size") == "measured" and status()["cameras"] == "2", "a report of it")
+        ros.until(lambda: show(0, 1) and status().get("hand_size") == "measured", "a report of it")
+        assert status()["cameras"] == "2"
         assert stamps == sorted(stamps)
         answer = ros.call(Trigger, "/stereo/rig_tracker_node/save_hand_size", Trigger.Request())
         assert answer.success, answer.message
-        assert load_hand_size(tmp_path / "me.yaml").palm_m == pytest.approx(hand.pose.palm_m, abs=0.01)
+        assert load_hand_size(tmp_path / "me.yaml").palm_m == pytest.approx(measured()[-1].pose.palm_m, abs=0.01)
 
-        cameras[1].send_signal(signal.SIGINT)
-        ros.until(lambda: "cam1: no image for" in status().get("message", ""), "a warning about the dead camera")
+        ros.until(lambda: show(0) and "cam1: no image for" in status().get("message", ""), "a warning about cam1")
         count = len(hands)
-        ros.until(lambda: len(hands) > count + 10 and measured(), "hands of one camera, measured before")
-        assert status()["cameras"] == "1"
-        assert rig_node.poll() is None and cameras[0].poll() is None
+        ros.until(lambda: show(0) and len(hands) > count + 10 and measured(), "hands of one camera, measured")
+        assert status()["cameras"] == "1" and rig_node.poll() is None
     assert rig_node.returncode == 0

@@ -226,9 +226,9 @@ def test_fbnet_finds_an_ordinary_network(folder, tmp_path):
 def test_compound_scaling_ends_where_the_next_step_is_too_slow(folder, tmp_path):
     """Real networks, measured: whatever the machine says, the log must show that the answer is the edge."""
     here = table_of({"conv": 1.0}, cpu=measure.machine()["cpu"])
-    network = {"block": "mobilenet_v1", "width": 0.25, "resolution": 0.5}
+    network = {"block": "mobilenet_v1", "width": 0.5}
     judge = judge_of(folder, tmp_path / "run", here, network=network)
-    target_ms = judge.measured_ms(dataclasses.replace(judge.base, width=0.75, resolution=1.0))
+    target_ms = judge.measured_ms(dataclasses.replace(judge.base, width=0.75))  # far from both ends of the search
     judge = judge_of(folder, tmp_path / "run", here, target_ms=target_ms, network=network)
     found = Compound().search(judge)
     tried = judge.history()
