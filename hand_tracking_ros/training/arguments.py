@@ -11,6 +11,7 @@ from hand_tracking_ros.training import tasks
 from hand_tracking_ros.training.networks import zoo
 from hand_tracking_ros.training.optimisers import OPTIMISERS
 from hand_tracking_ros.training.recipe import Check, Data, Recipe, Source, load_recipe
+from hand_tracking_ros.training.weights import options_of_model
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,5 +72,5 @@ def fine_tuning(task: str, kind: str, folders: list[Path]) -> Recipe:
     checks = tuple(Check(str(folder.resolve()), held_out_percent=10) for folder in folders)
     return Recipe(
         task, sources, {"held_out": checks}, minutes=10, batch=32 if task == "keynet" else 8,
-        learning_rate=2e-4, freeze_norms=True,
+        learning_rate=2e-4, freeze_norms=True, network=options_of_model(task, task),
     )  # fmt: skip

@@ -90,7 +90,7 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if kind < 0.25:
         image = cv2.filter2D(image, -1, motion_kernel(rng, max(3, min(height, width) // 7)))
     elif kind < 0.5:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.8)))
+        image = cv2.GaussianBlur(image, (0, 0), 0.4 * float(np.exp(rng.uniform(0, 2.3))))  # out of focus
     if rng.random() < 0.25:  # a far hand, enlarged
         share = rng.uniform(0.3, 0.9)
         small = (max(8, int(width * share)), max(8, int(height * share)))

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.geometry import Box, apply, box_around, crop_from_image, iou, mirrored, warp, wrap_angle
+from hand_tracking_ros.geometry import Box, apply, box_around, crop_from_image, invert, iou, mirrored, warp, wrap_angle
 from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.augment import blend, blob_mask, degrade, hand_mask, occlude, random_patch
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
-from hand_tracking_ros.training.mining import Draw
+from hand_tracking_ros.training.mining import Draw, Mistakes
 from hand_tracking_ros.training.priors import no_prior, simulated_prior
 
-OWN = ("absent", "degraded", "right")  # options of CropSampler itself
+OWN = ("absent", "degraded", "right", "mistaken")  # options of CropSampler itself
+MISTAKES = 8192  # pictures that are kept
+LEAST_MISTAKEN = 0.1  # presence
+MARGIN = 1.5  # side of their pictures over that of the crop: room to frame them anew
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,12 @@ class CropSampler:
     Tight crops have no margin and cut-outs no background: both get one, in several ways, so that the network cannot
     learn the seam. ``right``: share of the hands of known side that are shown as right ones, mirrored where they are
     left; the tracker mirrors the crops of hands that it believes to be left, so right ones are what KeyNet mostly sees.
+    ``mistaken``: share of the samples without a hand that show what the network took for one (``look_for_mistakes``).
     """
 
     def __init__(
         self, groups, backgrounds, negatives=(), size: int = 96, jitter: CropJitter = CropJitter(),
-        absent: float = 0.3, degraded: float = 1.0, right: float = 0.5, mining: float = 0.0,
+        absent: float = 0.3, degraded: float = 1.0, right: float = 0.5, mining: float = 0.0, mistaken: float = 0.0,
     ):  # fmt: skip
         self.groups = [(kind, weight, [i for i in images if _usable(i)]) for kind, weight, images in groups]
         self.groups = [group for group in self.groups if group[2]]
@@ -93,7 +97,8 @@ class CropSampler:
         self.shares = weights / weights.sum()
         self.backgrounds, self.size, self.jitter = backgrounds, size, jitter
         self.absent, self.degraded = absent, degraded  # shares of the samples: without a hand, taken by a bad camera
-        self.right = right
+        self.right, self.mistaken, self.mining = right, mistaken, mining
+        self.mistakes = Mistakes(MISTAKES if mistaken else 0, round(MARGIN * size))
         self._recent: deque[np.ndarray] = deque(maxlen=32)  # keypoints of the last samples
         self.negatives = list(negatives)  # whole frames with all hands labelled: what lies beside the hands is none
 
@@ -141,9 +146,63 @@ class CropSampler:
             mask = mask * (warp(inside, matrix, wh, border_value=0).astype(np.float32) / 255.0)
         return blend(front, random_patch(self.backgrounds, wh, rng), mask)
 
+    def look_for_mistakes(self, look, rng: np.random.Generator, tries: int) -> None:
+        """Note where a network sees hands in pictures without one.
+
+        ``look(crops (N, S, S) uint8)`` returns keypoints (N, 21, 2) and presence (N,). As a tracker does, it looks
+        into a box, and again into the one around what it has seen there.
+        """
+        pictures = [self._picture_without_hand(rng) for _ in range(tries)]
+        for _ in range(2):
+            if not pictures:
+                return
+            matrices = [crop_from_image(box, (self.size, self.size)) for _, _, box in pictures]
+            matrices = [mirrored(m, self.size) if rng.random() < 0.5 else m for m in matrices]
+            seen, presence = look(np.stack([
+                warp(image, matrix, (self.size, self.size), border_value=None)
+                for (image, _, _), matrix in zip(pictures, matrices)
+            ]))  # fmt: skip
+            boxes = [
+                box_around(apply(invert(matrix), points.astype(np.float64))).scaled(self.jitter.scale)
+                for matrix, points in zip(matrices, seen)
+            ]
+            pictures = [
+                (image, hands, box)
+                for (image, hands, _), box, there in zip(pictures, boxes, presence)
+                if there > LEAST_MISTAKEN and not any(iou(box, hand.box) > 0.05 for hand in hands)
+            ]
+        side = round(MARGIN * self.size)
+        for image, _, box in pictures:
+            wider = crop_from_image(box.scaled(MARGIN), (side, side))
+            self.mistakes.add(warp(image, wider, (side, side), border_value=None))
+
+    def _picture_without_hand(self, rng: np.random.Generator):
+        """An image (H, W), its hands, and a box beside them."""
+        if self.negatives and rng.random() < 0.6:
+            frame = self.negatives[rng.integers(len(self.negatives))]
+            box = _box_off_hands(frame, rng)
+            if box is not None:
+                return frame.mono, frame.hands, box
+        side = 2 * self.size
+        image = random_patch(self.backgrounds, (side, side), rng)
+        box_side = float(np.exp(rng.uniform(np.log(0.2 * side), np.log(side))))
+        x, y = rng.uniform(0.2, 0.8, 2) * side
+        return image, (), Box((float(x), float(y)), (box_side, box_side), float(rng.uniform(-np.pi, np.pi)))
+
+    def _mistaken(self, rng: np.random.Generator) -> np.ndarray:
+        picture = self.mistakes(rng)
+        middle, side = len(picture) / 2, self.size * np.exp(rng.normal(0, self.jitter.scale_sigma))
+        x, y = middle + rng.uniform(-0.5, 0.5, 2) * self.jitter.shift * self.size
+        box = Box((float(x), float(y)), (side, side), float(rng.normal(0, self.jitter.angle_sigma)))
+        matrix = crop_from_image(box, (self.size, self.size))
+        matrix = mirrored(matrix, self.size) if rng.random() < 0.5 else matrix
+        return warp(picture, matrix, (self.size, self.size), border_value=None)
+
     def _without_hand(self, image: LabelledImage, rng: np.random.Generator) -> CropSample:
         wh, choice, crop = (self.size, self.size), rng.random(), None
-        if choice < 0.55 and self.negatives:
+        if len(self.mistakes) and rng.random() < self.mistaken:
+            crop = self._mistaken(rng)
+        elif choice < 0.55 and self.negatives:
             frame = self.negatives[rng.integers(len(self.negatives))]
             box = _box_off_hands(frame, rng)
             crop = None if box is None else warp(frame.mono, crop_from_image(box, wh), wh, border_value=None)

@@ -11,20 +11,20 @@ from hand_tracking_ros.training.networks import CONFIGS, NETWORKS
 from hand_tracking_ros.training.networks.detnet import DETNET_WEIGHTS
 from hand_tracking_ros.training.networks.keynet import KEYNET_WEIGHTS
 from hand_tracking_ros.training.networks.scaling import Scaling
-from hand_tracking_ros.training.weights import load_checkpoint, start_from
+from hand_tracking_ros.training.weights import load_checkpoint, options_of_model, start_from
 
 TEACHER_WEIGHT = 1.0  # of the part 'teacher' of the loss, where the recipe says nothing else
 
 
 def load_teacher(task: str, source: str, student: Scaling) -> nn.Module:
-    """The network of a checkpoint (.pt), or of a model (name or manifest) of the default configuration, frozen.
+    """The network of a checkpoint (.pt), or of a model (name or manifest), frozen.
 
     Raises ModelError when it cannot be taken, ConfigError when its input has another size than the student's.
     """
     if source.endswith(".pt"):
         network = load_checkpoint(task, source)
     else:
-        network = NETWORKS[task](CONFIGS[task]())
+        network = NETWORKS[task](CONFIGS[task](**options_of_model(task, source)))
         start_from(network, source)
     if network.config.size != student.size:
         raise ConfigError(

@@ -1,6 +1,6 @@
-"""Hard-example mining: images on which the network is worse are drawn more often.
+"""Hard-example mining: images on which the network is worse are drawn more often, and what it takes for a hand.
 
-The weights lie in shared memory: the training process measures and writes them, the loading workers draw by them.
+All lies in shared memory: the training process measures and writes, the loading workers draw.
 """
 
 from __future__ import annotations
@@ -33,3 +33,23 @@ class Draw:
         relative = self._errors / max(np.nanmean(self._errors), 1e-12)
         weights = np.clip(np.nan_to_num(relative, nan=1.0) ** self.strength, *LIMITS)
         self._cumulative.copy_(torch.from_numpy(np.cumsum(weights) / weights.sum()))
+
+
+class Mistakes:
+    """The newest pictures (side, side) uint8 without a hand in which the network saw one."""
+
+    def __init__(self, most: int, side: int):
+        self._pictures = torch.zeros(most, side, side, dtype=torch.uint8).share_memory_()
+        self._count = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return min(int(self._count), len(self._pictures))
+
+    def add(self, picture: np.ndarray) -> None:
+        """Keep a picture, instead of the oldest one where there are enough."""
+        self._pictures[int(self._count) % len(self._pictures)] = torch.from_numpy(picture)
+        self._count += 1
+
+    def __call__(self, rng: np.random.Generator) -> np.ndarray:
+        """One of the pictures."""
+        return self._pictures[int(rng.integers(len(self)))].numpy()

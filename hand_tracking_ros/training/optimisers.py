@@ -63,9 +63,10 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
 
 def optimisers(name: str, network: nn.Module, others: Iterable[nn.Parameter], lr: float) -> list[torch.optim.Optimizer]:
     """'muon': Muon for the convolutions that mix channels, AdamW for the rest; 'adamw' for all. ``others``: parameters
-    beside the network's."""
-    weights = [p for p in network.parameters() if name == "muon" and p.ndim == 4 and p.shape[1] > 1]
+    beside the network's, of which those that want no gradient stay as they are."""
+    learning = [p for p in network.parameters() if p.requires_grad]
+    weights = [p for p in learning if name == "muon" and p.ndim == 4 and p.shape[1] > 1]
     taken = {id(weight) for weight in weights}
-    rest = [p for p in network.parameters() if id(p) not in taken] + list(others)
+    rest = [p for p in learning if id(p) not in taken] + list(others)
     adamw = torch.optim.AdamW(rest, lr=lr, weight_decay=1e-3)
     return [Muon(weights, lr), adamw] if weights else [adamw]

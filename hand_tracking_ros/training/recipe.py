@@ -58,10 +58,11 @@ class Check:
 class Recipe:
     """What a training run needs to know. ``network``: fields of KeyNetConfig or DetNetConfig. ``loss``: weights of the
     parts of the loss by name, or ``learned: true`` (see losses.py). ``sampling``: keynet; ``absent``, ``degraded``,
-    ``right``: shares of the samples, and fields of CropJitter (crops.py). ``mining``: how much more often hard images
-    are drawn, see mining.py; 0 draws all alike. ``skip_backgrounds``: names of files that show hands. ``optimiser``:
-    'muon' or 'adamw', see optimisers.py. ``samples``: how long to train, whatever the machine; 0: ``minutes``.
-    ``freeze_norms``: batch norms keep their statistics, for fine-tuning."""
+    ``right``, ``mistaken``: shares of the samples, and fields of CropJitter (crops.py). ``mining``: how much more often
+    hard images are drawn, see mining.py; 0 draws all alike. ``skip_backgrounds``: names of files that show hands.
+    ``optimiser``: 'muon' or 'adamw', see optimisers.py. ``samples``: how long to train, whatever the machine; 0:
+    ``minutes``. ``freeze_norms``: batch norms keep their statistics, for fine-tuning. ``only``: the parts of the
+    network, by the start of their names, that are trained, while all others stay exactly as they are; default all."""
 
     task: str
     sources: tuple[Source, ...]
@@ -79,6 +80,7 @@ class Recipe:
     optimiser: str = "muon"
     seed: int = 1
     freeze_norms: bool = False
+    only: tuple[str, ...] = ()
 
     def __post_init__(self):
         """Raises ConfigError for a training that would have no end, or no beginning."""

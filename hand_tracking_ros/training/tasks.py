@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -38,6 +39,7 @@ from hand_tracking_ros.training.synthetic.backgrounds import GAMMA, Backgrounds
 
 PROCEDURAL = 48  # backgrounds, where the recipe names none
 MINED = 400  # images per source that are measured at a time
+MISTAKE_ROUNDS, MISTAKE_TRIES = 64, 64  # boxes in which false hands are looked for at a time
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]  # as Backend.run: inputs to outputs, by name
 
@@ -115,14 +117,25 @@ class KeyNetTask:
         return parts
 
     def mine(self, run: Run, rng: np.random.Generator) -> None:
-        """Measure some images of every source, so that the hard ones are drawn more often."""
-        for (_, _, images), draw in zip(self.sampler.groups, self.sampler.draws):
+        """Measure some images of every source, so that the hard ones are drawn more often; look for false hands."""
+        if self.sampler.mistaken:
+            for _ in range(MISTAKE_ROUNDS):
+                self.sampler.look_for_mistakes(functools.partial(self._look, run), rng, MISTAKE_TRIES)
+        for (_, _, images), draw in zip(self.sampler.groups, self.sampler.draws if self.sampler.mining else ()):
             indices = rng.choice(len(images), min(MINED, len(images)), replace=False)
             hands = [next(hand for hand in images[i].hands if hand.has_keypoints) for i in indices]
             one_each = [replace(images[i], hands=(hand,)) for i, hand in zip(indices, hands)]
             crops, keypoints, _ = fixed_crops(one_each, self.config.size)
             gaps = np.linalg.norm(self.answers(run, crops)[0] - keypoints, axis=-1).mean(axis=1)
             draw.learn(indices, gaps / palm_length(keypoints))
+
+    def _look(self, run: Run, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, 21, 2) px and presence (N,) of crops (N, S, S), as of new hands."""
+        feeds = {"crop": crops[:, None]}
+        if self.config.temporal:
+            feeds |= {name: np.stack([part] * len(crops)) for name, part in zip(("prior", "prior_scores"), no_prior())}
+        outputs = run(feeds)
+        return outputs["keypoints"], outputs["presence"]
 
     def images(self, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """The batch as the exported graph takes it."""

@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -71,6 +72,21 @@ def learning_rate(progress: float, peak: float) -> float:
     return peak * (min(1.0, progress / 0.03) * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))) + 0.01)
 
 
+def freeze_all_but(network: torch.nn.Module, only: Sequence[str]) -> list[torch.nn.Module]:
+    """Parts of a network whose names do not start with one of ``only`` learn nothing; returns these. None: all learn.
+
+    Raises ConfigError when nothing would be left to learn.
+    """
+    if not only:
+        return []
+    for name, weight in network.named_parameters():
+        weight.requires_grad = name.startswith(tuple(only))
+    if not any(weight.requires_grad for weight in network.parameters()):
+        parts = ", ".join(name for name, _ in network.named_children())
+        raise ConfigError(f"only: no part of the network is called {', '.join(only)}; it has {parts}")
+    return [module for name, module in network.named_modules() if not name.startswith(tuple(only))]
+
+
 class Trainer:
     """One run: network, running average, optimiser and loss weights, as one checkpoint."""
 
@@ -84,6 +100,7 @@ class Trainer:
         fixed = {name: float(recipe.loss.get(name, weight)) for name, weight in parts.items()}
         self.weigh = LossWeights(fixed, learned=bool(recipe.loss.get("learned"))).to(self.device)
         self.network = self.task.network().to(self.device, memory_format=torch.channels_last)
+        self._frozen = freeze_all_but(self.network, recipe.only)
         self.average = Average(self.network)
         learned = [p for p in self.weigh.parameters() if p.requires_grad]
         self.optimisers = optimisers(recipe.optimiser, self.network, learned, recipe.learning_rate)
@@ -156,10 +173,9 @@ class Trainer:
         for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
             group["lr"] = learning_rate(self.progress, self.recipe.learning_rate)
         self.network.train()
-        if self.recipe.freeze_norms:
-            for module in self.network.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
+        for module in self.network.modules() if self.recipe.freeze_norms else self._frozen:
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
         zoo.set_progress(self.network, self.progress)
         loss, parts = self.loss({key: value.to(self.device) for key, value in batch.items()})
         for optimiser in self.optimisers:
@@ -180,9 +196,8 @@ class Trainer:
 
     def mine(self) -> None:
         """Look for hard images, where the recipe wants that."""
-        if self.recipe.mining:
-            rng = np.random.default_rng((self.samples, parallel.rank()))
-            self.task.mine(tasks.torch_run(self.average.network), rng)
+        rng = np.random.default_rng((self.samples, parallel.rank()))
+        self.task.mine(tasks.torch_run(self.average.network), rng)
 
     def validate(self) -> dict[str, float]:
         """The task's checks, with the averaged weights."""
@@ -197,6 +212,7 @@ class Trainer:
         log = _Log(self.run) if first else None
         smooth: dict[str, float] = {}
         report: dict[str, float] = {}
+        self.mine()
         last_s = saved_s = time.monotonic()
         with tqdm(total=STEPS, initial=round(self.progress * STEPS), bar_format=BAR, disable=not first) as bar:
             while self.progress < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from hand_tracking_ros.errors import ModelError
 from hand_tracking_ros.manifest import find_manifest, load_manifest
-from hand_tracking_ros.training.networks import from_checkpoint, input_hw
+from hand_tracking_ros.training.networks import CONFIGS, from_checkpoint, input_hw
 from hand_tracking_ros.training.networks.blocks import Residual
 
 
@@ -27,6 +28,12 @@ def start_from(network: nn.Module, source: str) -> str:
     manifest = load_manifest(find_manifest(source))
     manifest.verify()
     return f"{load_onnx(network, manifest.file)} convolutions of {manifest.file}"
+
+
+def options_of_model(task: str, source: str) -> dict[str, object]:
+    """Fields of KeyNetConfig or DetNetConfig in which the network of a model (name or manifest) is not the default."""
+    architecture = load_manifest(find_manifest(source)).architecture
+    return {field.name: architecture[field.name] for field in fields(CONFIGS[task]) if field.name in architecture}
 
 
 def load_checkpoint(task: str, path: str | Path) -> nn.Module:
@@ -75,8 +82,14 @@ def load_onnx(network: nn.Module, path: Path) -> int:
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
     layers = _layers(network)  # without the prior of a KeyNet-F, which nothing is given to
+    own_verdict = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in getattr(network, "verdict", nn.Module()).modules())
+    if len(nodes) == len(layers) - own_verdict:
+        layers = layers[: len(nodes)]  # the verdict of a KeyNet runs last, and says nothing until it has learned
     if len(nodes) != len(layers):
-        raise ModelError(f"{path} has {len(nodes)} layers with weights, the network has {len(layers)}: not the same")
+        raise ModelError(
+            f"{path} has {len(nodes)} layers with weights, the network has {len(layers)}: give it what the model's "
+            "manifest says under 'architecture'"
+        )
     with torch.no_grad():
         for node, (layer, norm) in zip(nodes, layers):
             offset = layer.bias if norm is None else norm.bias

@@ -4,6 +4,9 @@ Own variant of MEgATrack's KeyNet (networks/megatrack_keynet.py holds the paper'
 train several times faster than depthwise ones on a CPU and run as fast there, a feature pyramid up to stride 4, and
 soft-argmax over 24x24 heatmaps (integral regression, Sun et al., ECCV 2018).
 
+With ``verdict`` the presence has a head of its own, which can be trained on what the others take for hands, while they
+stay as they are (``only`` in a recipe); a KeyNet's weights make one that starts as good as it.
+
 With ``temporal`` it is KeyNet-F (MEgATrack, section 4.2): it also sees where the keypoints are expected, as heatmaps at
 stride 4 that are added to the features there. All zero means that nothing is known, as for a new hand; a KeyNet's
 weights make a KeyNet-F that starts as good as it.
@@ -34,7 +37,7 @@ PRIOR_SIGMA = 4.0 / 96  # of the Gaussians that say where keypoints are expected
 class KeyNetConfig(Scaling):
     """Input size, and widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels, all at scale 1.
 
-    ``temporal``: KeyNet-F.
+    ``temporal``: KeyNet-F. ``verdict``: features of a head of its own for the presence; 0: it has none.
     """
 
     full_size: int = 96
@@ -45,6 +48,7 @@ class KeyNetConfig(Scaling):
     pyramid: int = 64
     head: int = 48
     temporal: bool = False
+    verdict: int = 0
 
     @property
     def size(self) -> int:
@@ -85,6 +89,11 @@ class KeyNet(nn.Module):
         if c.temporal:
             self.prior = nn.Conv2d(NUM_JOINTS, stride4, 3, 1, 1, bias=False)
             nn.init.zeros_(self.prior.weight)
+        if c.verdict:
+            features = [conv1x1(stride16, 32), nn.Flatten(), nn.Linear(32 * cells, c.verdict), nn.ReLU(inplace=True)]
+            self.verdict = nn.Sequential(*features, nn.Linear(c.verdict, 1))
+            nn.init.zeros_(self.verdict[-1].weight)
+            nn.init.zeros_(self.verdict[-1].bias)
 
     def places(self) -> list[nn.Module]:
         """The blocks that ``block`` names, then those that ``neck`` names, in their order."""
@@ -98,8 +107,11 @@ class KeyNet(nn.Module):
         x16 = self.to_stride16(x8)  # (B, 128, 6, 6)
         y8 = self.merge8(self.lateral8(x8) + F.interpolate(self.lateral16(x16), scale_factor=2.0, mode="nearest"))
         y4 = self.merge4(self.lateral4(x4) + F.interpolate(y8, scale_factor=2.0, mode="nearest"))
-        vector = self.vector(x16)  # (B, 23)
-        return self.heatmaps(y4), vector[:, :NUM_JOINTS], vector[:, NUM_JOINTS], vector[:, NUM_JOINTS + 1]
+        vector, heatmaps = self.vector(x16), self.heatmaps(y4)  # (B, 23), (B, 21, 24, 24)
+        presence = vector[:, NUM_JOINTS]
+        if self.config.verdict:  # last: weights of a network without it fit the layers before
+            presence = presence + self.verdict(x16)[:, 0]
+        return heatmaps, vector[:, :NUM_JOINTS], presence, vector[:, NUM_JOINTS + 1]
 
 
 def cell_centres(cells: int, size: int, like: Tensor) -> Tensor:

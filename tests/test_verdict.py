@@ -1,0 +1,113 @@
+"""KeyNet's head for the presence: learned from what the network takes for hands, while all else stays as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the 'train' extra: pip install '.[train]'")
+pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install '.[train]'")
+
+# ruff: noqa: E402
+import tiny_training
+
+from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.training.crops import MARGIN, CropSampler
+from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
+from hand_tracking_ros.training.mining import Mistakes
+from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig
+from hand_tracking_ros.training.tasks import KeyNetTask
+from hand_tracking_ros.training.train import Trainer, freeze_all_but
+from hand_tracking_ros.training.weights import start_from
+
+torch.set_num_threads(1)
+SMALL = {"width": 0.25, "resolution": 0.5}
+PRESENCE = 2
+
+
+def test_a_verdict_starts_by_saying_nothing(tmp_path):
+    torch.manual_seed(1)
+    plain, judged = KeyNet(KeyNetConfig(**SMALL)), KeyNet(KeyNetConfig(**SMALL, verdict=8))
+    torch.save(plain.state_dict(), tmp_path / "plain.pt")
+    start_from(judged, str(tmp_path / "plain.pt"))
+    crops = torch.randn(5, 1, 48, 48)
+    for old, new in zip(plain.eval()(crops), judged.eval()(crops)):
+        assert torch.equal(old, new)
+    torch.nn.init.ones_(judged.verdict[-1].weight)
+    changed = [not torch.equal(old, new) for old, new in zip(plain(crops), judged(crops))]
+    assert [index for index, differs in enumerate(changed) if differs] == [PRESENCE]
+
+
+def test_a_verdict_is_added_to_an_exported_network_that_has_none():
+    plain, judged = KeyNet(), KeyNet(KeyNetConfig(verdict=8))
+    for network in (plain, judged):
+        start_from(network, "keynet_permissive")
+    crops = torch.randn(2, 1, 96, 96)
+    for old, new in zip(plain.eval()(crops), judged.eval()(crops)):
+        assert torch.equal(old, new)
+
+
+def test_only_the_named_parts_learn(tmp_path):
+    folder = tiny_training.pictures(tmp_path / "own")
+    recipe, data = tiny_training.recipe(folder, network={**SMALL, "verdict": 8}, only=("verdict",))
+    trainer = Trainer(recipe, KeyNetTask(recipe, data), tmp_path / "run")
+    trainer.resume("")
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    batch = trainer.task.batch(np.random.default_rng(0), 8)
+    trainer.spent_s = 0.1
+    for _ in range(3):
+        trainer.step(batch)
+    after = trainer.network.state_dict()
+    changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {"verdict"}
+    with pytest.raises(ConfigError, match="no part of the network is called ear; it has .*heatmaps, vector, verdict"):
+        freeze_all_but(trainer.network, ("ear",))
+
+
+HAND = LabelledHand(tiny_training.HAND, np.zeros(21), 1.0, box_around(tiny_training.HAND))
+LAMP, WALL = np.full((160, 160), 220, np.uint8), np.full((300, 400), 20, np.uint8)
+
+
+def sampler(*negatives: LabelledImage) -> CropSampler:
+    """Draws samples without a hand only."""
+    hands = [LabelledImage("one", np.full((140, 140), 40, np.uint8), (HAND,))]
+    return CropSampler([("frame", 1.0, hands)], [WALL], negatives, degraded=0.0, absent=1.0, mistaken=1.0)
+
+
+def sees_hands_where_it_is_bright(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A network, for look_for_mistakes."""
+    return np.stack([tiny_training.HAND] * len(crops)), (np.median(crops, axis=(1, 2)) > 128).astype(float)
+
+
+def test_what_is_taken_for_a_hand_is_shown_again():
+    draw, rng = sampler(LabelledImage("lamp", LAMP, ())), np.random.default_rng(0)
+    assert draw.sample(rng).presence == 0.0  # until there are mistakes, something else
+    draw.look_for_mistakes(sees_hands_where_it_is_bright, rng, 50)
+    assert 10 < len(draw.mistakes) < 45  # in the lamp, and not on the wall
+    assert draw.mistakes(rng).shape == (round(96 * MARGIN),) * 2
+    shown = [draw.sample(rng) for _ in range(20)]
+    assert all(sample.presence == 0.0 and sample.crop.shape == (96, 96) for sample in shown)
+    assert np.mean([np.median(sample.crop) == 220 for sample in shown]) > 0.9
+
+
+def upright(crops: np.ndarray) -> np.ndarray:
+    """A hand in the middle of every crop."""
+    middle = tiny_training.HAND - tiny_training.HAND.mean(axis=0) + 48
+    return np.stack([middle] * len(crops))
+
+
+def test_a_hand_is_no_mistake():
+    draw, rng = sampler(), np.random.default_rng(0)
+    for hands, kept in (((), 10), ((HAND,), 10)):  # the second time there is a hand where the box leads to
+        draw._picture_without_hand = lambda rng, hands=hands: (LAMP, hands, HAND.box.scaled(1.4))
+        draw.look_for_mistakes(lambda crops: (upright(crops), np.ones(len(crops))), rng, 10)
+        assert len(draw.mistakes) == kept
+
+
+def test_the_oldest_mistakes_are_forgotten():
+    kept = Mistakes(3, 2)
+    for value in range(5):
+        kept.add(np.full((2, 2), value, np.uint8))
+    rng = np.random.default_rng(0)
+    assert len(kept) == 3 and {int(kept(rng)[0, 0]) for _ in range(50)} == {2, 3, 4}
