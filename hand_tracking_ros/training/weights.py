@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hand_tracking_ros.errors import ModelError
 from hand_tracking_ros.manifest import find_manifest, load_manifest
+from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.networks import CONFIGS, from_checkpoint, input_hw
 from hand_tracking_ros.training.networks.blocks import Residual
 
@@ -81,7 +82,7 @@ def load_onnx(network: nn.Module, path: Path) -> int:
     model = onnx.load(path)
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
-    layers = _layers(network)  # without the prior of a KeyNet-F, which nothing is given to
+    layers = _layers(network, any(tensor.name == "prior" for tensor in model.graph.input))
     own_verdict = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in getattr(network, "verdict", nn.Module()).modules())
     if len(nodes) == len(layers) - own_verdict:
         layers = layers[: len(nodes)]  # the verdict of a KeyNet runs last, and says nothing until it has learned
@@ -93,14 +94,15 @@ def load_onnx(network: nn.Module, path: Path) -> int:
     with torch.no_grad():
         for node, (layer, norm) in zip(nodes, layers):
             offset = layer.bias if norm is None else norm.bias
-            if node.input[1] not in values or offset is None:
+            if any(name not in values for name in node.input[1:]) or (offset is None and len(node.input) > 2):
                 raise ModelError(f"{path}: the weights of '{node.name}' cannot be taken back; start from a checkpoint")
             weight = values[node.input[1]]
             bias = values[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), np.float32)
             if weight.shape != tuple(layer.weight.shape):
                 raise ModelError(f"{path}: weights of shape {weight.shape} do not fit {tuple(layer.weight.shape)}")
             layer.weight.copy_(torch.from_numpy(weight.copy()))
-            offset.copy_(torch.from_numpy(bias.copy()))
+            if offset is not None:
+                offset.copy_(torch.from_numpy(bias.copy()))
             if norm is not None:
                 norm.weight.fill_(1.0)
                 norm.running_mean.zero_()
@@ -145,8 +147,11 @@ def measure_norms(network: nn.Module, run: Callable[[], object], batches: int = 
     return len(sums)
 
 
-def _layers(network: nn.Module) -> list[tuple[nn.Module, nn.BatchNorm2d | None]]:
-    """Convolutions and linear layers in the order in which they run, each with the batch norm that follows."""
+def _layers(network: nn.Module, with_prior: bool = False) -> list[tuple[nn.Module, nn.BatchNorm2d | None]]:
+    """Convolutions and linear layers in the order in which they run, each with the batch norm that follows.
+
+    ``with_prior``: with what a KeyNet-F adds to a KeyNet.
+    """
     order: list[list] = []
 
     def note(layer: nn.Module, *_) -> None:
@@ -160,7 +165,12 @@ def _layers(network: nn.Module) -> list[tuple[nn.Module, nn.BatchNorm2d | None]]
     was_training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 1, *input_hw(network), device=next(network.parameters()).device))
+            height, width = input_hw(network)
+            images = [torch.zeros(1, 1, height, width)]
+            if with_prior:
+                images.append(torch.zeros(1, NUM_JOINTS, height // 4, width // 4))
+            device = next(network.parameters()).device
+            network.eval()(*(image.to(device) for image in images))
     finally:
         network.train(was_training)
         for hook in hooks:
