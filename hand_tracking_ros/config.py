@@ -93,7 +93,7 @@ class KeypointConfig(Config):
         0.35, "Hands whose keypoints are closer than this share of a palm are one hand", low=0.0, high=1.0
     )
     sure_score: float = param(
-        0.4, "Mean keypoint score of a sure hand; a lower one lowers the presence in proportion", low=0.01, high=1.0
+        0.3, "Mean keypoint score of a sure hand; a lower one lowers the presence in proportion", low=0.01, high=1.0
     )
     refine_new: bool = param(True, "Run KeyNet twice on a new detection: the second crop follows the first result")
 

@@ -20,13 +20,14 @@ import tiny_training
 from hand_tracking_ros.cli import main
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig
+from hand_tracking_ros.training.networks.scaling import not_default
 from hand_tracking_ros.training.networks.zoo import fbnet
 from hand_tracking_ros.training.recipe import load_recipe, save_recipe
 from hand_tracking_ros.training.search import measure
 from hand_tracking_ros.training.search.compound import Compound
 from hand_tracking_ros.training.search.differentiable import Differentiable, LatencyLoss, SearchTrainer
 from hand_tracking_ros.training.search.evolution import Evolution, mutated, with_depth
-from hand_tracking_ros.training.search.judge import Candidate, Judge, not_default
+from hand_tracking_ros.training.search.judge import Candidate, Judge
 from hand_tracking_ros.training.search.places import names, places, with_names
 from hand_tracking_ros.training.search.reward import Reward
 from hand_tracking_ros.training.search.table import Table, rest_key

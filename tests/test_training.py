@@ -118,7 +118,9 @@ def test_the_recipe_says_how_hard_samples_are():
     # Never dark, never noisy: the dots keep their brightness. Always upright: the middle finger points up.
     tips, wrists = np.array([(sample.keypoints[12], sample.keypoints[0]) for sample in samples]).swapaxes(0, 1)
     assert (tips[:, 1] < wrists[:, 1]).all() and min(sample.crop.max() for sample in samples) > 120
-    with pytest.raises(ConfigError, match=r"sampling: unknown key\(s\) abzent; known: absent, degraded, right, mistaken, scale"):
+    with pytest.raises(
+        ConfigError, match=r"sampling: unknown key\(s\) abzent; known: absent, degraded, right, mistaken"
+    ):
         sampling_options({"abzent": 0.1})
 
 
@@ -286,7 +288,7 @@ def test_detnet_learns_one_batch():
 
 
 CARD = {
-    "preprocessing": "none", "keypoint_order": "mediapipe_21", "architecture": {},
+    "preprocessing": "none", "keypoint_order": "mediapipe_21",
     "precision": "fp32", "licence": "Apache-2.0",
     "training": {"data": [], "command": "", "seed": 0, "hours": 0.0, "notes": ""}, "accuracy": {},
 }  # fmt: skip

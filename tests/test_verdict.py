@@ -65,6 +65,22 @@ def test_only_the_named_parts_learn(tmp_path):
         freeze_all_but(trainer.network, ("ear",))
 
 
+@pytest.mark.parametrize("temporal", [False, True])
+def test_the_network_itself_is_asked_for_mistakes(tmp_path, temporal):
+    recipe, data = tiny_training.recipe(
+        tiny_training.pictures(tmp_path / "own"), network={**SMALL, "verdict": 8, "temporal": temporal},
+        sampling={"absent": 0.5, "mistaken": 0.5},
+    )  # fmt: skip
+    trainer = Trainer(recipe, KeyNetTask(recipe, data), tmp_path / "run")
+    with torch.no_grad():
+        for network in (trainer.network, trainer.average.network):
+            network.verdict[-1].bias.fill_(10.0)  # sees hands everywhere
+    assert len(trainer.task.sampler.mistakes) == 0
+    trainer.mine()
+    assert len(trainer.task.sampler.mistakes) > 500
+    assert trainer.task.batch(np.random.default_rng(0), 16)["presence"].mean() < 1
+
+
 HAND = LabelledHand(tiny_training.HAND, np.zeros(21), 1.0, box_around(tiny_training.HAND))
 LAMP, WALL = np.full((160, 160), 220, np.uint8), np.full((300, 400), 20, np.uint8)
 

@@ -292,7 +292,7 @@ def test_a_checkpoint_says_which_network_it_holds(tmp_path):
 
 
 CARD = {
-    "preprocessing": "none", "keypoint_order": "mediapipe_21", "architecture": {},
+    "preprocessing": "none", "keypoint_order": "mediapipe_21",
     "precision": "fp32", "licence": "Apache-2.0",
     "training": {"data": [], "command": "", "seed": 0, "hours": 0.0, "notes": ""}, "accuracy": {},
 }  # fmt: skip

@@ -18,7 +18,9 @@ import yaml
 
 from hand_tracking_ros.manifest import write_manifest
 from hand_tracking_ros.skeleton import NUM_JOINTS
-from hand_tracking_ros.training.networks import from_checkpoint, runtime_of
+from hand_tracking_ros.training.networks import from_checkpoint, input_hw, runtime_of
+from hand_tracking_ros.training.networks.blocks import count_macs, count_parameters
+from hand_tracking_ros.training.networks.scaling import not_default
 from hand_tracking_ros.training.networks.zoo import finalise
 
 OPSET = 17
@@ -74,9 +76,24 @@ def export(
         outputs=specs(outputs),
         opset=OPSET,
         max_batch=MAX_BATCH if dynamic else 1,
-        **card,
+        **{**card, "architecture": architecture_of(network)},
     )
     return path
+
+
+def architecture_of(network: torch.nn.Module) -> dict[str, object]:
+    """What a manifest says of a network: where it comes from, how it differs from the default, and what it costs."""
+    config, (height, width) = network.config, input_hw(network)
+    images = [torch.zeros(1, 1, height, width)]
+    if getattr(config, "temporal", False):
+        images.append(torch.zeros(1, NUM_JOINTS, height // 4, width // 4))
+    return {
+        "network": type(network).__name__,
+        "module": "/".join(type(network).__module__.split(".")[1:]) + ".py",
+        **not_default(config),
+        "parameters": count_parameters(network),
+        "macs": count_macs(network, *images),
+    }
 
 
 def _compare(

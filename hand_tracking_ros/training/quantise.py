@@ -26,6 +26,7 @@ from hand_tracking_ros.backends.onnxruntime import OnnxRuntimeBackend
 from hand_tracking_ros.manifest import REQUIRED, ModelManifest, load_manifest, write_manifest
 from hand_tracking_ros.training import tasks
 from hand_tracking_ros.training.recipe import Data, load_recipe
+from hand_tracking_ros.training.weights import options_of_model
 
 QUANTISED = ("Conv", "Add", "Resize")
 
@@ -62,8 +63,10 @@ def _kept_in_fp32(model: onnx.ModelProto) -> list[str]:
     nodes = list(model.graph.node)
     producer = {name: node for node in nodes for name in node.output}
     convolutions = [node for node in nodes if node.op_type == "Conv"]
-    first, last = convolutions[0], convolutions[-1]
-    inside = _names_behind(first, nodes) & _names_before(last, producer)
+    last = [
+        conv for conv in convolutions if not any(other.name in _names_behind(conv, nodes) for other in convolutions)
+    ]
+    inside = _names_behind(convolutions[0], nodes) & {name for conv in last for name in _names_before(conv, producer)}
     return [node.name for node in nodes if node.name not in inside]
 
 
@@ -105,9 +108,10 @@ def main() -> None:
     cv2.setNumThreads(1)
     logging.getLogger().setLevel(logging.ERROR)
     data = Data(args.data, args.labels, tuple(args.synthetic), tuple(args.negatives))
-    task = tasks.TASKS[args.task](load_recipe(args.config or args.task), data)
-    rng = np.random.default_rng(args.seed)
-    source = load_manifest(args.models / f"{args.name or args.task}.yaml")
+    manifest = args.models / f"{args.name or args.task}.yaml"
+    recipe, options = load_recipe(args.config or args.task), options_of_model(args.task, str(manifest))
+    task = tasks.TASKS[args.task](dataclasses.replace(recipe, network=options), data)
+    rng, source = np.random.default_rng(args.seed), load_manifest(manifest)
     int8 = quantise(source, [task.images(task.batch(rng, 1)) for _ in range(args.count)])
     for manifest in (source, int8):
         measured = task.validate(OnnxRuntimeBackend(manifest, max_batch=manifest.max_batch).run)

@@ -133,7 +133,8 @@ class KeyNetTask:
         """Keypoints (N, 21, 2) px and presence (N,) of crops (N, S, S), as of new hands."""
         feeds = {"crop": crops[:, None]}
         if self.config.temporal:
-            feeds |= {name: np.stack([part] * len(crops)) for name, part in zip(("prior", "prior_scores"), no_prior())}
+            unknown = {name: [part] * len(crops) for name, part in zip(("prior", "prior_scores"), no_prior())}
+            feeds |= {name: np.array(parts, np.float32) for name, parts in unknown.items()}
         outputs = run(feeds)
         return outputs["keypoints"], outputs["presence"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hand_tracking_ros.errors import ConfigError
 
@@ -61,6 +61,12 @@ def compound(config: ANY, phi: float, depth: float = 1.2, width: float = 1.1, re
         width=config.width * width**phi,
         resolution=config.resolution * resolution**phi,
     )
+
+
+def not_default(config: Scaling) -> dict[str, Any]:
+    """The fields of a configuration that a recipe has to state, and a manifest does."""
+    fields = dataclasses.fields(config)
+    return {f.name: getattr(config, f.name) for f in fields if getattr(config, f.name) != f.default}
 
 
 def _one_each(names: str, count: int, field: str) -> list[str]:

@@ -16,12 +16,13 @@ from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.arguments import add_recipe_arguments, data_of, recipe_of
 from hand_tracking_ros.training.networks import CONFIGS
+from hand_tracking_ros.training.networks.scaling import not_default
 from hand_tracking_ros.training.networks.zoo import BLOCKS
 from hand_tracking_ros.training.recipe import save_recipe
 from hand_tracking_ros.training.search.compound import Compound
 from hand_tracking_ros.training.search.differentiable import FORMS, Differentiable
 from hand_tracking_ros.training.search.evolution import Evolution
-from hand_tracking_ros.training.search.judge import Judge, Searcher, not_default
+from hand_tracking_ros.training.search.judge import Judge, Searcher
 from hand_tracking_ros.training.search.measure import network_ms
 from hand_tracking_ros.training.search.reward import CONSTRAINTS, Reward
 from hand_tracking_ros.training.search.table import Table, checked, measured_table

@@ -17,7 +17,7 @@ import torch
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training import tasks
 from hand_tracking_ros.training.networks import CONFIGS
-from hand_tracking_ros.training.networks.scaling import Scaling
+from hand_tracking_ros.training.networks.scaling import Scaling, not_default
 from hand_tracking_ros.training.recipe import Data, Recipe
 from hand_tracking_ros.training.search.measure import network_ms
 from hand_tracking_ros.training.search.reward import Reward
@@ -139,9 +139,3 @@ class Judge:
         task = copy.copy(self._task)
         task.config = config
         return task
-
-
-def not_default(config: Scaling) -> dict[str, Any]:
-    """The fields of a configuration that a recipe has to state."""
-    fields = dataclasses.fields(config)
-    return {f.name: getattr(config, f.name) for f in fields if getattr(config, f.name) != f.default}
