@@ -28,6 +28,7 @@ AGREE_SHARE = 0.5  # of the palm: flow and pose that differ by more at a joint c
 SIDE_MEMORY_S = 0.15  # views further apart than this are evidence of their own for the side of a hand
 SIDE_MOST = 4.0  # log odds: surer than 98 % a track never is, so that it can find out that it was wrong
 SAME_SIDE = 0.03  # probability that two hands in view are both left ones, or both right ones
+REMEMBERED_S = 0.5  # for this long what KeyNet refused comes after what it has not seen
 STAMP_JITTER_S = 0.002  # an interval of three frames means every third frame, though stamps jitter
 
 
@@ -136,17 +137,20 @@ class HandTracks:
         return self.boxes()
 
     def _untried_first(self, detections: Sequence[HandBox], stamp_s: float) -> list[HandBox]:
-        """Without those that have just turned out to be no hands. Where KeyNet was in doubt, others have their turn."""
+        """What was not tried lately, then what was refused, the longest ago first: all have their turn.
+
+        Where KeyNet was sure to see no hand, it is not asked again within ``retry_interval_s``.
+        """
         since_s = stamp_s - self.config.retry_interval_s + STAMP_JITTER_S
-        self._refused = [refused for refused in self._refused if refused.stamp_s > since_s]
-        untried, doubtful = [], []
+        self._refused = [old for old in self._refused if old.stamp_s > min(since_s, stamp_s - REMEMBERED_S)]
+        turns = []
         for detection in detections:
-            known = [refused.presence for refused in self._refused if refused.same_place(detection.box)]
-            if not known:
-                untried.append(detection)
-            elif max(known) >= NO_HAND:
-                doubtful.append(detection)
-        return untried + doubtful
+            known = [old for old in self._refused if old.same_place(detection.box)]
+            last_s = max((old.stamp_s for old in known), default=-np.inf)
+            presence = max((old.presence for old in known if old.stamp_s > since_s), default=np.inf)
+            if presence >= NO_HAND:
+                turns.append((last_s, detection))
+        return [detection for _, detection in sorted(turns, key=lambda turn: turn[0])]
 
     def expect(self, expected_px: Mapping[int, np.ndarray], vote: bool = False) -> list[HandBox]:
         """Boxes of this frame, once it is known where fitted poses should have their keypoints (21, 2), by id.

@@ -157,6 +157,15 @@ def test_where_keynet_is_in_doubt_others_have_their_turn_first():
     assert tracks.predict(view(), 0.133)[0].box.center_px == pytest.approx((200, 240), abs=1)
 
 
+@pytest.mark.parametrize("presence", [0.0, 0.5])
+def test_what_was_refused_gives_way_even_when_it_may_be_tried_again(presence):
+    """Otherwise two surer things that are no hands would be looked at again and again, and never the hand."""
+    tracks = HandTracks(TrackConfig(max_hands=1, start_presence=0.8, retry_interval_s=0.1))
+    things = [detection(x, 240, score=score) for x, score in ((100, 0.9), (300, 0.7), (500, 0.5))]
+    centers = [see(tracks, 0.2 * k, *things, presence=presence)[0].box.center_px[0] for k in range(6)]
+    assert centers == [100, 300, 500, 100, 300, 500]
+
+
 def test_a_hand_that_fades_coasts_then_ends():
     tracks = HandTracks(TrackConfig(max_hands=1, coast_s=0.1))
     see(tracks, 0.0, detection(300, 240))

@@ -31,7 +31,7 @@ from hand_tracking_ros.training.search.places import Place
 Run = Callable[[], object]
 KEY = TypeVar("KEY")
 UNTRAINED = {
-    "preprocessing": "none", "keypoint_order": "none", "precision": "fp32", "licence": "none",
+    "preprocessing": "none", "keypoint_order": "none", "architecture": {}, "precision": "fp32", "licence": "none",
     "training": {"data": [], "command": "", "seed": 0, "hours": 0.0, "notes": ""}, "accuracy": {},
 }  # fmt: skip
 
