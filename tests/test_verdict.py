@@ -14,9 +14,11 @@ import tiny_training
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.training.crops import MARGIN, CropSampler
+from hand_tracking_ros.training.export import export
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
 from hand_tracking_ros.training.mining import Mistakes
 from hand_tracking_ros.training.networks.keynet import KeyNet, KeyNetConfig
+from hand_tracking_ros.training.search.measure import UNTRAINED
 from hand_tracking_ros.training.tasks import KeyNetTask
 from hand_tracking_ros.training.train import Trainer, freeze_all_but
 from hand_tracking_ros.training.weights import start_from
@@ -39,11 +41,15 @@ def test_a_verdict_starts_by_saying_nothing(tmp_path):
     assert [index for index, differs in enumerate(changed) if differs] == [PRESENCE]
 
 
-def test_a_verdict_is_added_to_an_exported_network_that_has_none():
-    plain, judged = KeyNet(), KeyNet(KeyNetConfig(verdict=8))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_verdict_is_added_to_an_exported_network_that_has_none(tmp_path):
+    shipped, plain = KeyNet(KeyNetConfig(**SMALL)), KeyNet(KeyNetConfig(**SMALL))
+    judged = KeyNet(KeyNetConfig(**SMALL, verdict=8))
+    shipped(torch.randn(4, 1, 48, 48))  # norms that are not those of a new network
+    export("keynet", shipped.eval(), tmp_path, "plain", UNTRAINED)
     for network in (plain, judged):
-        start_from(network, "keynet_permissive")
-    crops = torch.randn(2, 1, 96, 96)
+        start_from(network, str(tmp_path / "plain.yaml"))
+    crops = torch.randn(2, 1, 48, 48)
     for old, new in zip(plain.eval()(crops), judged.eval()(crops)):
         assert torch.equal(old, new)
 
