@@ -88,8 +88,8 @@ def load_onnx(network: nn.Module, path: Path) -> int:
         layers = layers[: len(nodes)]  # the verdict of a KeyNet runs last, and says nothing until it has learned
     if len(nodes) != len(layers):
         raise ModelError(
-            f"{path} has {len(nodes)} layers with weights, the network has {len(layers)}: give it what the model's "
-            "manifest says under 'architecture'"
+            f"{path} has {len(nodes)} layers with weights, the network has {len(layers)}: the recipe's "
+            "'network' must state what the model's manifest says under 'architecture' (verdict, width, resolution, ...)"
         )
     with torch.no_grad():
         for node, (layer, norm) in zip(nodes, layers):
