@@ -2,9 +2,10 @@
 
     python benchmarks/video_agreement.py --videos ../shared/data/videos --reference reference
 
-``reference`` is a folder of MediaPipe's hands, ``<video stem>.rgb.jsonl`` and ``.mono.jsonl``, made by
-benchmarks/mediapipe_reference.py in MediaPipe's own environment. A hand counts as matched when a hand of ours in the
-same frame has a mean keypoint distance of at most 20 % of the palm, one to one. Prints a markdown table.
+``reference`` is a folder of MediaPipe's hands, ``<video stem>.rgb.jsonl`` and, if wanted, ``.mono.jsonl`` and
+``.mirrored.jsonl``, made by benchmarks/mediapipe_reference.py in MediaPipe's own environment. A hand counts as matched
+when a hand of ours in the same frame has a mean keypoint distance of at most 20 % of the palm, one to one; as repeated
+when MediaPipe finds it like this in the mirrored frame, too. Prints a markdown table.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
 from hand_tracking_ros.errors import HandTrackingError
-from hand_tracking_ros.evaluation.agreement import agreement
+from hand_tracking_ros.evaluation.agreement import agreement, repeated
 from hand_tracking_ros.evaluation.matching import percentile
 from hand_tracking_ros.evaluation.run import track_source
 from hand_tracking_ros.records import TrackedFrame, read_tracks, write_tracks
@@ -48,6 +49,11 @@ def compare(path: Path, reference: Path, ours: list[TrackedFrame]) -> dict[str, 
     grey = reference / f"{path.stem}.mono.jsonl"
     if grey.is_file():
         result["mediapipe_mono"] = agreement(colour, read_tracks(grey))
+    mirrored = reference / f"{path.stem}.mirrored.jsonl"
+    if mirrored.is_file():
+        sure = repeated(colour, read_tracks(mirrored))
+        result["mediapipe_mirrored"] = agreement(colour, read_tracks(mirrored))
+        result["ours_of_repeated"] = agreement(sure, ours)
     result["latency_ms_p50"] = percentile([frame.latency_ms["total"] for frame in ours], 50)
     result["ids"] = len({hand.id for frame in ours for hand in frame.hands})
     return result
@@ -56,9 +62,10 @@ def compare(path: Path, reference: Path, ours: list[TrackedFrame]) -> dict[str, 
 def table(results: list[dict[str, Any]]) -> str:
     """Markdown: one row per video."""
     lines = [
-        "| video | frames | MediaPipe RGB hands | ours mono: matched | MediaPipe mono: matched | ours: median error | "
+        "| video | frames | MediaPipe RGB hands | ours mono: matched | MediaPipe mono: matched | "
+        "MediaPipe RGB mirrored: matched (repeated) | ours mono, of the repeated: matched | ours: median error | "
         "MediaPipe mono: median error | ours: same side | ours: frames with a hand | ours: extra hands | ours: ids |",
-        "|---" * 11 + "|",
+        "|---" * 13 + "|",
     ]
 
     def percent(value: float | None, digits: int = 0) -> str:
@@ -70,6 +77,7 @@ def table(results: list[dict[str, Any]]) -> str:
     for r in results:
         ours, grey = r["ours"], r.get("mediapipe_mono", {})
         cells = [r["video"], ours["frames"], ours["reference_hands"], share(r, "ours"), share(r, "mediapipe_mono")]
+        cells += [share(r, "mediapipe_mirrored"), share(r, "ours_of_repeated")]
         cells += [percent(ours["median_error_percent"], 1), percent(grey.get("median_error_percent"), 1)]
         cells += [percent(100 * ours["same_side"]), ours["frames_with_hand"], ours["extra_hands"], r["ids"]]
         lines.append("| " + " | ".join(map(str, cells)) + " |")

@@ -8,7 +8,7 @@ from blob_models import hand_at
 
 from hand_tracking_ros.errors import RecordError
 from hand_tracking_ros.evaluation import motion
-from hand_tracking_ros.evaluation.agreement import agreement
+from hand_tracking_ros.evaluation.agreement import agreement, repeated
 from hand_tracking_ros.evaluation.detection import detection_metrics
 from hand_tracking_ros.evaluation.keypoints import joint_errors, keypoint_metrics
 from hand_tracking_ros.evaluation.matching import match
@@ -318,3 +318,13 @@ def test_agreement_by_hand():
     assert result["median_error_percent"] == pytest.approx(15)
     assert result["extra_hands"] == 18 and result["same_side"] == 0.0 and result["frames_with_hand"] == 9
     assert agreement(reference, ours, limit_palm=0.4)["share"] == pytest.approx(0.9)
+
+
+def test_what_a_reference_repeats():
+    """Of two hands it sees one again 15 % off, the other 30 %; a frame that it did not see again repeats nothing."""
+    sure, unsure = a_hand(hand_at(200, 200), 0, Side.LEFT), a_hand(hand_at(400, 200), 0)
+    again = [a_hand(hand_at(400 + 0.3 * PALM, 200)), a_hand(hand_at(200 + 0.15 * PALM, 200))]
+    kept = repeated([frame(0, sure, unsure), frame(1, sure)], [frame(0, *again)])
+    assert [f.frame for f in kept] == [0, 1]
+    assert kept[0].hands == (sure,) and kept[1].hands == ()
+    assert repeated([frame(0, sure, unsure)], [frame(0, *again)], limit_palm=0.4)[0].hands == (sure, unsure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,3 +49,21 @@ def agreement(
         "same_side": mean(np.array(same_side, dtype=float)),
         "frames_with_hand": sum(bool(frame.hands) for frame in tracked),
     }
+
+
+def repeated(
+    reference: Sequence[TrackedFrame], again: Sequence[TrackedFrame], limit_palm: float = LIMIT_PALM
+) -> list[TrackedFrame]:
+    """``reference`` with only those hands that ``again`` has, too, as ``agreement`` matches them.
+
+    With what the same tracker says of the same images shown otherwise (mirrored), this leaves what it is sure of: a
+    hand that it does not repeat itself is no measure for others.
+    """
+    frames = {frame.frame: frame.hands for frame in again}
+    kept = []
+    for expected in reference:
+        hands = frames.get(expected.frame, ())
+        costs = keypoint_costs([h.keypoints_px for h in expected.hands], [h.keypoints_px for h in hands])
+        rows = sorted(i for i, _ in match(costs, limit_palm))
+        kept.append(replace(expected, hands=tuple(expected.hands[i] for i in rows)))
+    return kept
