@@ -12,8 +12,8 @@ pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install 
 import tiny_training
 
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.geometry import box_around
-from hand_tracking_ros.training.crops import MARGIN, CropSampler
+from hand_tracking_ros.geometry import box_around, iou
+from hand_tracking_ros.training.crops import MARGIN, CropSampler, _box_off_hands
 from hand_tracking_ros.training.export import export
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
 from hand_tracking_ros.training.mining import Mistakes
@@ -133,3 +133,15 @@ def test_the_oldest_mistakes_are_forgotten():
         kept.add(np.full((2, 2), value, np.uint8))
     rng = np.random.default_rng(0)
     assert len(kept) == 3 and {int(kept(rng)[0, 0]) for _ in range(50)} == {2, 3, 4}
+
+
+def test_an_arm_with_its_hand_is_no_hand():
+    """Boxes for pictures without a hand lie beside the hands, or are far too wide: an arm has a hand at its end."""
+    frame = LabelledImage("arm", np.full((480, 640), 40, np.uint8), (HAND,))
+    rng = np.random.default_rng(0)
+    boxes = [box for _ in range(300) if (box := _box_off_hands(frame, rng))]
+    assert len(boxes) > 250 and all(iou(box, HAND.box) < 0.05 for box in boxes)
+    gaps = [np.abs(np.subtract(box.center_px, HAND.box.center_px)).max() / max(box.size_px) for box in boxes]
+    around = [box for box, gap in zip(boxes, gaps) if gap < 0.35]
+    ratios = [max(box.size_px) / max(HAND.box.size_px) for box in around]
+    assert 50 < len(around) < 200 and min(ratios) > 4 and max(ratios) > 7

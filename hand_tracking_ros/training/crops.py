@@ -22,6 +22,7 @@ OWN = ("absent", "degraded", "right", "mistaken")  # options of CropSampler itse
 MISTAKES = 8192  # pictures that are kept
 LEAST_MISTAKEN = 0.1  # presence
 MARGIN = 1.5  # side of their pictures over that of the crop: room to frame them anew
+TOO_WIDE = (4.6, 8.0)  # side of a box over that of a hand in it: what fills it is an arm, or a body
 
 
 @dataclass(frozen=True)
@@ -224,16 +225,22 @@ def _usable(image: LabelledImage) -> bool:
 
 
 def _box_off_hands(image: LabelledImage, rng: np.random.Generator) -> Box | None:
-    """A random box that holds no hand, or None when ten tries all touched one."""
+    """A random box that frames no hand, or None when ten tries all did: beside them all, or far too wide for one."""
     height, width = image.mono.shape
     if not image.hands and rng.random() < 0.7:  # what stands in the middle is meant
         side = min(height, width) * rng.uniform(0.4, 1.0)
         x, y = (0.5 + rng.uniform(-0.12, 0.12, 2)) * (width, height)
         return Box((float(x), float(y)), (side, side), float(rng.uniform(-np.pi, np.pi)))
     for _ in range(10):
-        side = float(np.exp(rng.uniform(np.log(30), np.log(min(height, width)))))
-        box = Box((rng.uniform(0, width), rng.uniform(0, height)), (side, side), float(rng.uniform(-np.pi, np.pi)))
-        if all(iou(box, hand.box) < 0.05 and not _contains(box, hand.box) for hand in image.hands):
+        if too_wide := bool(image.hands) and rng.random() < 0.3:
+            hand = image.hands[rng.integers(len(image.hands))].box
+            side = max(hand.size_px) * float(np.exp(rng.uniform(*np.log(TOO_WIDE))))
+            centre = np.array(hand.center_px) + rng.uniform(-0.4, 0.4, 2) * side
+        else:
+            side = float(np.exp(rng.uniform(np.log(30), np.log(min(height, width)))))
+            centre = rng.uniform(0, 1, 2) * (width, height)
+        box = Box((float(centre[0]), float(centre[1])), (side, side), float(rng.uniform(-np.pi, np.pi)))
+        if all(iou(box, hand.box) < 0.05 and (too_wide or not _contains(box, hand.box)) for hand in image.hands):
             return box
     return None
 
