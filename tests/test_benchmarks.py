@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from hand_tracking_ros.cli.demo import demo_directory
+from hand_tracking_ros.config import InferenceConfig, TrackerConfig
+from hand_tracking_ros.evaluation.run import track_source
+from hand_tracking_ros.records import write_tracks
+from hand_tracking_ros.sources import open_source
+from hand_tracking_ros.tracker import HandTracker
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+DEMO = demo_directory() / "demo_hands.mp4"
 
 
 def run(script: str, *arguments: str, folder: Path) -> tuple[str, dict]:
@@ -60,6 +72,38 @@ def test_device_report_keeps_what_was_measured_when_a_part_fails(tmp_path, monke
     doctor, *rest = report.parts(quick=False)
     assert "MACHINE" in report.run(doctor, tmp_path) and "exit status" not in report.run(doctor, tmp_path)
     assert {"Fastest settings", "Stages", "Starting", "Scaling"} <= {part.title for part in rest}
+
+
+def test_blind_sheets_hide_who_is_who_and_the_key_tells(tmp_path):
+    """Ours sees nothing: on every row one answer is empty, and which one is in the key, as are the verdicts."""
+
+    def judge(*arguments: str | Path) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(BENCHMARKS / "judge_by_eye.py"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
+
+    with open(tmp_path / "reference.jsonl", "w") as reference, open(tmp_path / "ours.jsonl", "w") as ours:
+        tracker = HandTracker(TrackerConfig(inference=InferenceConfig(backend="onnxruntime", profile="none")))
+        with open_source(DEMO, pace="fast") as source:
+            frames = [frame for _, frame in itertools.islice(track_source(tracker, source), 12)]
+        write_tracks(reference, frames)
+        write_tracks(ours, [replace(frame, hands=()) for frame in frames])
+    done = judge("draw", DEMO, "reference.jsonl", "ours.jsonl", "--hands", "7", "--output", "sheets")
+    assert done.returncode == 0 and "7 hands on 2 sheets" in done.stdout, done.stderr
+    key = json.loads((tmp_path / "sheets" / "key.json").read_text())
+    sheets = [cv2.imread(str(tmp_path / "sheets" / f"sheet0{i}.png")) for i in range(2)]
+    index_finger = np.concatenate([(sheet == (255, 80, 0)).all(axis=2) for sheet in sheets])
+    drawn = [index_finger[400 * (i // 2) :][:400, 1200 * (i % 2) :][:, :1200] for i in range(7)]
+    assert [bool(row[:, 800:].sum() > 20) for row in drawn] == key and set(key) == {True, False}
+    assert all((row[:, 400:800].sum() > 20) != (row[:, 800:].sum() > 20) for row in drawn)
+
+    rows = [{"n": n, "A": "wrong" if ours_first else "right", "B": "right" if ours_first else "wrong"}
+            for n, ours_first in enumerate(key)]  # fmt: skip
+    (tmp_path / "sheets" / "verdicts.json").write_text(json.dumps(rows))
+    counted = judge("count", "sheets").stdout
+    assert "| reference | 7 | 0 | 0 |" in counted and "| ours | 0 | 0 | 7 |" in counted
+    (tmp_path / "sheets" / "verdicts.json").write_text(json.dumps(rows[:-1]))
+    missing = judge("count", "sheets")
+    assert missing.returncode != 0 and "the hands 0 to 6, each once" in missing.stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS 2 (rclpy)")
