@@ -1,14 +1,18 @@
-"""The size of a person's hands: what is assumed, what was measured, and the file that keeps it."""
+"""The size of a person's hands, and of their bones: what is assumed, what was measured, and the file that keeps it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.kinematics import MEAN_HAND, NUM_BONES, KinematicHand, shape_of
+from hand_tracking_ros.skeleton import FINGERS
 
 PALM_M = 0.088  # wrist to middle finger base, of an adult
 SIZE_SIGMA = 0.075  # of the logarithm of palm lengths among adults
@@ -20,10 +24,14 @@ RANGE_M = (0.03, 0.2)
 
 @dataclass(frozen=True)
 class HandSize:
-    """Palm length (0 to 9) in metres, and the standard deviation of its logarithm. Raises ConfigError."""
+    """Palm length (0 to 9) in metres, and the standard deviation of its logarithm. Raises ConfigError.
+
+    ``bone_ratios`` (20,): of each bone, in units of the palm, over that of the mean hand (kinematics.py); (): all 1.
+    """
 
     palm_m: float = PALM_M
     sigma: float = SIZE_SIGMA
+    bone_ratios: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not RANGE_M[0] <= self.palm_m <= RANGE_M[1]:
@@ -32,6 +40,15 @@ class HandSize:
             )
         if not 0 < self.sigma < math.inf:
             raise ConfigError(f"sigma of a hand's size must be positive, got {self.sigma}")
+        try:
+            shape_of(self.bone_ratios)
+        except ValueError as error:
+            raise ConfigError(f"no hand has such bones: {error}") from error
+
+    @property
+    def shape(self) -> KinematicHand:
+        """The bones in units of the palm."""
+        return shape_of(self.bone_ratios)
 
     @property
     def is_measured(self) -> bool:
@@ -42,6 +59,23 @@ class HandSize:
 def from_hand_length(length_m: float) -> HandSize:
     """The size of a hand that measures ``length_m`` from the crease of the wrist to the tip of the middle finger."""
     return HandSize(length_m / PALMS_PER_HAND, 1.5 * GIVEN_SIGMA)
+
+
+def with_fingers(size: HandSize, lengths_m: Mapping[str, Sequence[float]]) -> HandSize:
+    """``size`` with the lengths of some fingers' phalanges from base to tip (thumb: its three bones), in metres.
+
+    Raises ConfigError for unknown fingers, other than three lengths each, and hands out of proportion.
+    """
+    ratios = np.array(size.bone_ratios or np.ones(NUM_BONES)).reshape(len(FINGERS), -1)
+    mean_m = size.palm_m * MEAN_HAND.bone_lengths.reshape(ratios.shape)
+    for finger, lengths in lengths_m.items():
+        if finger not in FINGERS:
+            raise ConfigError(f"no finger is called '{finger}'; there are {', '.join(FINGERS)}")
+        if len(lengths) != 3:
+            raise ConfigError(f"the {finger} has three bones from its base to its tip, got {len(lengths)} lengths")
+        row = list(FINGERS).index(finger)
+        ratios[row, 1:] = np.asarray(lengths, float) / mean_m[row, 1:]
+    return replace(size, bone_ratios=tuple(ratios.reshape(-1).round(4).tolist()))
 
 
 def load_hand_size(path: str | Path) -> HandSize:
@@ -55,8 +89,11 @@ def load_hand_size(path: str | Path) -> HandSize:
         for key in ("palm_m", "sigma")
     ):
         raise ConfigError(f"hand size {path} must have the numbers palm_m and sigma, got {content!r:.80}")
+    ratios = content.get("bone_ratios", [])
+    if not isinstance(ratios, list) or not all(isinstance(r, (int, float)) and not isinstance(r, bool) for r in ratios):
+        raise ConfigError(f"hand size {path}: bone_ratios must be {NUM_BONES} numbers, got {ratios!r:.80}")
     try:
-        return HandSize(float(content["palm_m"]), float(content["sigma"]))
+        return HandSize(float(content["palm_m"]), float(content["sigma"]), tuple(map(float, ratios)))
     except ConfigError as error:
         raise ConfigError(f"hand size {path}: {error}") from error
 
@@ -64,11 +101,15 @@ def load_hand_size(path: str | Path) -> HandSize:
 def save_hand_size(path: str | Path, size: HandSize) -> None:
     """Write the size; the folder is made where it is missing. Raises ConfigError."""
     file = Path(path).expanduser()
+    text = (
+        "# Size of a person's hands: wrist to middle finger base in metres, and the standard deviation of its "
+        f"logarithm.\npalm_m: {size.palm_m:.5f}\nsigma: {size.sigma:.5f}\n"
+    )
+    if size.bone_ratios:
+        text += "# Bones from the wrist, thumb first, in units of the palm: over those of the mean hand.\n"
+        text += f"bone_ratios: [{', '.join(f'{ratio:g}' for ratio in size.bone_ratios)}]\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(
-            "# Size of a person's hands: wrist to middle finger base in metres, and the standard deviation of its "
-            f"logarithm.\npalm_m: {size.palm_m:.5f}\nsigma: {size.sigma:.5f}\n"
-        )
+        file.write_text(text)
     except OSError as error:
         raise ConfigError(f"cannot write hand size {path}: {error.strerror}") from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,6 +27,7 @@ ANGLE_NAMES = tuple(
 )
 BONES = tuple((chain[k - 1] if k else 0, joint) for chain in FINGERS.values() for k, joint in enumerate(chain))
 """(parent, child) of the 20 bones: metacarpal or thumb root, then the three phalanges of each finger."""
+NUM_BONES = len(BONES)
 
 # Keypoints of the flat hand in palm lengths (0 to 9), and the axis about which each finger bends: means over the
 # generator's 256 hand shapes (MakeHuman, CC0, with people's proportions: training/synthetic/bake.py). The keypoints lie
@@ -99,19 +101,21 @@ def log_rotation(rotation: np.ndarray) -> np.ndarray:
 
 
 class KinematicHand:
-    """Bone geometry of one person's hand: flat keypoints in palm lengths, and what forward kinematics needs of them.
+    """Bone geometry of one person's hand: ``bone_lengths`` (20,) in palm lengths, and what forward kinematics needs.
 
     ``bone_ratios`` (20,): each bone's length over that of the mean hand, in the order of ``BONES``; default 1. Raises
     ValueError when they are not 20 finite numbers between 0.5 and 2.
     """
 
     def __init__(self, bone_ratios: np.ndarray | None = None):
-        ratios = np.ones(NUM_ANGLES) if bone_ratios is None else np.asarray(bone_ratios, np.float64)
-        if ratios.shape != (NUM_ANGLES,) or not np.isfinite(ratios).all() or ratios.min() < 0.5 or ratios.max() > 2:
+        ratios = np.ones(NUM_BONES) if bone_ratios is None else np.asarray(bone_ratios, np.float64)
+        if ratios.shape != (NUM_BONES,) or not np.isfinite(ratios).all() or ratios.min() < 0.5 or ratios.max() > 2:
             raise ValueError(f"bone_ratios must be 20 numbers between 0.5 and 2, got {ratios.tolist()}")
         self.bone_ratios = ratios
         parents, children = np.array(BONES).T
-        bones = ((FLAT_HAND[children] - FLAT_HAND[parents]) * ratios[:, None]).reshape(5, 4, 3)
+        bones = (FLAT_HAND[children] - FLAT_HAND[parents]) * ratios[:, None]
+        self.bone_lengths = np.linalg.norm(bones, axis=1)  # (20,)
+        bones = bones.reshape(5, 4, 3)
         self.bases = bones[:, 0].copy()  # (5, 3)
         self._at_bases = np.vstack([np.zeros(3), np.repeat(self.bases, 4, axis=0)])  # (21, 3): fingers of no length
         phalanges = bones[:, 1:]  # (5, 3, 3)
@@ -208,6 +212,12 @@ def _places() -> np.ndarray:
 
 _PLACES = _places()
 MEAN_HAND = KinematicHand()
+
+
+@lru_cache(maxsize=8)
+def shape_of(bone_ratios: tuple[float, ...]) -> KinematicHand:
+    """The hand with these ratios, the same object for the same ones; () and all 1: ``MEAN_HAND``. Raises ValueError."""
+    return MEAN_HAND if all(ratio == 1 for ratio in bone_ratios) else KinematicHand(np.array(bone_ratios))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from hand_tracking_ros.fit_terms import (
 )
 from hand_tracking_ros.fitting import HandFit, first_pose, fit_hands, stepped
 from hand_tracking_ros.hand_size import RANGE_M, HandSize
-from hand_tracking_ros.kinematics import MEAN_HAND, NUM_ANGLES, HandPose, KinematicHand, exp_rotation, log_rotation
+from hand_tracking_ros.kinematics import NUM_ANGLES, HandPose, exp_rotation, log_rotation
 from hand_tracking_ros.skeleton import Side, palm_length
 
 # How fast a hand may leave what was expected of it, per second (standard deviation): turn, position, angles.
@@ -108,14 +108,11 @@ class _Posed:
 class HandPoser:
     """Poses of all tracked hands, by id. ``size`` is what is known of the person's hands; it may be set."""
 
-    def __init__(
-        self, config: PoseConfig, filters: FilterConfig, max_gap_s: float, size: HandSize | None = None,
-        shape: KinematicHand = MEAN_HAND,
-    ):  # fmt: skip
+    def __init__(self, config: PoseConfig, filters: FilterConfig, max_gap_s: float, size: HandSize | None = None):
         cutoff_hz, beta = PRESETS.get(config.preset, (config.min_cutoff_hz, config.beta))
         self.config, self._max_gap_s = config, max_gap_s
         self._filters = replace(filters, min_cutoff_hz=cutoff_hz, beta=beta)
-        self.size, self.shape = size or HandSize(config.palm_m), shape
+        self.size = size or HandSize(config.palm_m)
         self._fit_config = FitConfig(iterations=config.iterations)
         self._hands: dict[int, _Posed] = {}
         self._fingers: HandFit | None = None  # the last fit, for the length of the person's fingers
@@ -213,11 +210,11 @@ class HandPoser:
         step = np.zeros(STEP)
         step[:DOF] = hand.velocity * (stamp_s - hand.stamp_s) * self.config.lead
         step[TURN] *= min(1.0, 0.7 / max(float(np.linalg.norm(step[TURN])), 1e-9))
-        return replace(stepped(hand.fit.pose, step), palm_m=self.size.palm_m, shape=self.shape)
+        return replace(stepped(hand.fit.pose, step), palm_m=self.size.palm_m, shape=self.size.shape)
 
     def _fresh(self, views: Sequence[HandView], side: Side) -> HandFit:
         """The fit of a hand of which nothing is known but its size. Raises ValueError when too little is seen."""
-        return self._with_known_fingers(first_pose(views, side, self.size.palm_m, self.shape, self._fit_config))
+        return self._with_known_fingers(first_pose(views, side, self.size.palm_m, self.size.shape, self._fit_config))
 
     def _with_known_fingers(self, fit: HandFit) -> HandFit:
         """A new hand's first fit, with the finger length that the person's hands are known to have."""
@@ -235,7 +232,8 @@ class HandPoser:
             if np.nanmean(errors) > CONTRADICTION * palm_length(view.keypoints_px):
                 return
         sigma = float(np.sqrt(np.linalg.inv(fit.information)[SIZE, SIZE]))
-        self.size = HandSize(float(np.clip(fit.pose.palm_m, *RANGE_M)), max(min(sigma, self.size.sigma), SIZE_FLOOR))
+        sigma = max(min(sigma, self.size.sigma), SIZE_FLOOR)
+        self.size = replace(self.size, palm_m=float(np.clip(fit.pose.palm_m, *RANGE_M)), sigma=sigma)
 
 
 def _measures(views: Sequence[HandView]) -> bool:

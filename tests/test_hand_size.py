@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from hand_tracking_ros.cli import main
 from hand_tracking_ros.config import PoseConfig
 from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.hand_size import HandSize, from_hand_length, load_hand_size, save_hand_size
-from hand_tracking_ros.kinematics import FLAT_HAND
+from hand_tracking_ros.kinematics import FLAT_HAND, HandPose
+from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.smoothing import HandFilter
+from hand_tracking_ros.types import Camera, HandKeypoints, Source
 
 
 def test_a_length_from_a_ruler_is_a_measured_size():
@@ -32,6 +36,8 @@ def test_a_size_comes_back_from_its_file(tmp_path):
     ("palm_m: big\nsigma: 0.1", "must have the numbers palm_m and sigma"),
     ("- 1", "must have the numbers"),
     ("a: [", "cannot read hand size"),
+    ("palm_m: 0.09\nsigma: 0.01\nbone_ratios: 1.1", "bone_ratios must be 20 numbers, got 1.1"),
+    ("palm_m: 0.09\nsigma: 0.01\nbone_ratios: [1, 1.1]", "no hand has such bones: bone_ratios must be 20 numbers"),
 ])  # fmt: skip
 def test_a_wrong_file_says_what_is_wrong(tmp_path, text, message):
     path = tmp_path / "me.yaml"
@@ -54,3 +60,44 @@ def test_the_command_writes_and_shows(tmp_path, capsys):
     assert "got 0.9" in capsys.readouterr().err
     assert main(["size", "--palm-mm", "90"]) == 2
     assert "--output" in capsys.readouterr().err
+
+
+def test_fingers_from_a_ruler_make_the_bones_of_the_pose(tmp_path, capsys):
+    path = tmp_path / "me.yaml"
+    fingers = ("--finger-mm", "middle=50,30,20", "--finger-mm", "index=45,26,19")
+    assert main(["size", "--palm-mm", "90", *fingers, "--output", str(path)]) == 0
+    assert "middle 50.0, 30.0, 20.0 mm" in capsys.readouterr().out
+    hand_filter = HandFilter(pose=PoseConfig(size_file=str(path)))
+    assert hand_filter.size.bone_ratios[4] == hand_filter.size.bone_ratios[8] == 1  # the palm stays
+    assert hand_filter.size.bone_ratios[16:] == (1,) * 4
+
+    camera = Camera(600, 600, 320, 240)
+    shape = hand_filter.size.shape
+    truth = HandPose(Side.RIGHT, np.eye(3), np.array([0.0, 0.05, 0.5]), np.full(20, 0.2), 0.09, shape=shape)
+    points = truth.points()
+    lengths_mm = 1000 * np.linalg.norm(np.diff(points[[9, 10, 11, 12]], axis=0), axis=1)
+    assert lengths_mm == pytest.approx([50, 30, 20], abs=0.01)
+    seen = HandKeypoints(
+        id=1, box=box_around(camera.project(points)), keypoints_px=camera.project(points),
+        keypoint_scores=np.ones(21), depth_rel=(points[:, 2] - points[9, 2]) / 0.09, presence=1.0, right_score=1.0,
+        source=Source.DETECTED,
+    )  # fmt: skip
+    for k in range(10):
+        (hand,) = hand_filter.apply([seen], k / 30, camera)
+    assert hand.pose.shape is shape and hand_filter.size.bone_ratios == load_hand_size(path).bone_ratios
+    fitted_mm = 1000 * np.linalg.norm(np.diff(hand.points_3d[[9, 10, 11, 12]], axis=0), axis=1)
+    assert fitted_mm / fitted_mm.sum() == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)  # the mean hand: 0.48, 0.29, 0.23
+    assert fitted_mm.sum() == pytest.approx(100, rel=0.03)
+    hand_filter.forget_size()
+    assert hand_filter.size.bone_ratios == ()
+
+
+@pytest.mark.parametrize(("finger", "message"), [
+    ("ring=40,25", "the ring has three bones from its base to its tip, got 2"),
+    ("pinky=40,25,18", "no finger is called 'pinky'; there are thumb, index"),
+    ("ring=4,25,18", "no hand has such bones"),
+    ("ring", "must be NAME=A,B,C in millimetres"),
+])  # fmt: skip
+def test_wrong_fingers_say_what_is_wrong(finger, message, capsys):
+    assert main(["size", "--palm-mm", "90", "--finger-mm", finger]) == 2
+    assert message in capsys.readouterr().err

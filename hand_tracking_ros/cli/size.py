@@ -1,4 +1,4 @@
-"""`hand-tracking size`: the size of a person's hands, from a ruler, for positions in metres."""
+"""`hand-tracking size`: the size of a person's hands and fingers, from a ruler, for positions in metres."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.hand_size import GIVEN_SIGMA, HandSize, from_hand_length, load_hand_size, save_hand_size
+from hand_tracking_ros.hand_size import (
+    GIVEN_SIGMA,
+    HandSize,
+    from_hand_length,
+    load_hand_size,
+    save_hand_size,
+    with_fingers,
+)
+from hand_tracking_ros.skeleton import FINGERS
 
 
 def add_parser(subparsers) -> None:
@@ -23,6 +31,14 @@ def add_parser(subparsers) -> None:
     )
     given.add_argument("--palm-mm", type=float, metavar="MM", help="crease of the wrist to the middle finger's knuckle")
     given.add_argument("--show", type=Path, metavar="YAML", help="show a file")
+    parser.add_argument(
+        "--finger-mm",
+        action="append",
+        default=[],
+        metavar="NAME=A,B,C",
+        help=f"lengths of a finger's three bones, from its knuckle to its tip, for those that differ from the mean "
+        f"hand's (finger_ratio already follows all together); may be repeated; NAME: {', '.join(FINGERS)}",
+    )
     parser.add_argument("--output", type=Path, metavar="YAML", help="file to write")
     parser.set_defaults(run=run)
 
@@ -34,10 +50,29 @@ def run(args: argparse.Namespace) -> int:
         size = from_hand_length(args.hand_mm / 1000)
     else:
         size = HandSize(args.palm_mm / 1000, GIVEN_SIGMA)
+    if args.show is not None and args.finger_mm:
+        raise ConfigError("--finger-mm needs --hand-mm or --palm-mm: --show only shows a file")
+    if args.finger_mm:
+        size = with_fingers(size, dict(map(_finger, args.finger_mm)))
     print(f"palm length {1000 * size.palm_m:.1f} mm, to {100 * size.sigma:.1f} %")
+    if size.bone_ratios:
+        lengths_mm = 1000 * size.palm_m * size.shape.bone_lengths.reshape(len(FINGERS), -1)
+        for finger, row in zip(FINGERS, lengths_mm):
+            print(f"{finger:6s} {', '.join(f'{length:.1f}' for length in row[1:])} mm")
     if args.output is not None:
         save_hand_size(args.output, size)
         print(f"wrote {args.output}")
     elif args.show is None:
         raise ConfigError("name the file to write with --output")
     return 0
+
+
+def _finger(text: str) -> tuple[str, list[float]]:
+    """'index=44,26,20' as a name and lengths in metres. Raises ConfigError."""
+    name, _, lengths = text.partition("=")
+    try:
+        return name.strip(), [float(length) / 1000 for length in lengths.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"--finger-mm must be NAME=A,B,C in millimetres, such as index=44,26,20; got '{text}'"
+        ) from error

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from geometry_msgs.msg import Pose
 from std_msgs.msg import Header
 
 from hand_tracking_ros import msg
-from hand_tracking_ros.kinematics import MEAN_HAND, NUM_ANGLES, HandPose, KinematicHand
+from hand_tracking_ros.kinematics import NUM_ANGLES, HandPose, shape_of
 from hand_tracking_ros.nodes.conversions import box_from_message, box_to_message
 from hand_tracking_ros.outputs.frames import hand_rotation, quaternions, rotation_of, wrist_rotation
 from hand_tracking_ros.outputs.gestures import HandSigns
@@ -112,14 +111,8 @@ def _pose_of(message: msg.Hand) -> HandPose | None:
         angles=np.array(message.joint_angles, float),
         palm_m=message.palm_m,
         finger_ratio=message.finger_ratio,
-        shape=_shape(tuple(message.bone_ratios)),
+        shape=shape_of(tuple(message.bone_ratios)),
     )
-
-
-@lru_cache(maxsize=8)
-def _shape(bone_ratios: tuple[float, ...]) -> KinematicHand:
-    ratios = np.array(bone_ratios)
-    return MEAN_HAND if (ratios == 1).all() else KinematicHand(ratios)
 
 
 def fill_xr_hand(message: msg.XrHand, hand: Hand, joints: XrJoints, signs: HandSigns) -> msg.XrHand:
