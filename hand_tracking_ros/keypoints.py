@@ -17,6 +17,8 @@ from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
 from hand_tracking_ros.types import NO_HAND, Camera, HandBox, HandKeypoints, Source
 from hand_tracking_ros.views import CutOut, VirtualCamera, look_at
 
+STRANGE, CLEAR = 0.5, 0.8  # how much a view looks like one of a right hand: too little, and enough to start anew
+
 
 class KeypointEstimator:
     """Loads KeyNet, runs it on up to ``max_hands`` boxes at once. Raises ModelError or BackendError when it cannot."""
@@ -53,7 +55,8 @@ class KeypointEstimator:
         to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried,
         and their presence is that of the less convincing one. Keypoints are averaged with those that the box expects,
         where it says how sure these are (fusion.py). New detections are looked at once more when ``refine_new``: that
-        crop follows the first result. What has less than ``least_presence`` is not looked at again: presence only falls
+        crop follows the first result. A hand that does not look like one of the side that it is believed to be is read
+        afresh. What has less than ``least_presence`` is not looked at again: presence only falls
         (``TrackConfig.least_presence``). Of two results on the same hand, one of which may be ``known`` from an earlier
         look at this image, the one with the higher id gets presence 0.
         """
@@ -75,12 +78,42 @@ class KeypointEstimator:
             for i, refined in zip(new, self._run(mono, closer, camera)):
                 presence = min(results[i].presence, refined.presence)
                 results[i] = replace(refined, box=boxes[i].box, presence=presence)
+        read_anew = self._read_anew(mono, looks, results, set(range(len(boxes))) - set(unsure), camera, least_presence)
         for i, box in enumerate(boxes):
-            if box.expected_variance is not None and not self.takes_prior:  # a KeyNet-F has learned to do so
+            if i in read_anew:
+                results[i] = read_anew[i]
+            elif box.expected_variance is not None and not self.takes_prior:  # a KeyNet-F has learned to do so
                 seen, scores = results[i].keypoints_px, results[i].keypoint_scores
                 points = averaged(box.expected_px, box.expected_variance, seen, scores)
                 results[i] = replace(results[i], keypoints_px=points)
         return suppress_duplicates([*known, *results], self.config.duplicate_share)[len(known) :]
+
+    def _read_anew(
+        self, mono: np.ndarray, looks: Sequence[_Look], results: Sequence[HandKeypoints], tracked: set[int],
+        camera: Camera | None, least_presence: float,
+    ) -> dict[int, HandKeypoints]:  # fmt: skip
+        """Hands read afresh, by index: those of ``tracked`` that do not look like what they are believed to be, and do
+        from scratch.
+
+        A crop is turned by the last keypoints, so a hand that was read the wrong way round is read so again. Upright,
+        in both views and with nothing expected, it is like a new one.
+        """
+        strange = [
+            i for i in sorted(tracked)
+            if results[i].presence >= least_presence and _as_right(results[i], looks[i].mirror) < STRANGE
+        ]  # fmt: skip
+        fresh = {}
+        for i in strange:
+            upright = HandBox(replace(looks[i].box.box, angle_rad=0.0), 1.0, 0.5, results[i].id, results[i].source)
+            views = [_Look(upright, mirror) for mirror in (False, True)]
+            seen = self._run(mono, views, camera)
+            right = [_as_right(hand, view.mirror) for hand, view in zip(seen, views)]
+            best = int(np.argmax(right))
+            closer = views[best]._replace(box=replace(upright, box=box_around(seen[best].keypoints_px)))
+            (again,) = self._run(mono, [closer], camera)
+            if min(right[best], _as_right(again, closer.mirror)) > CLEAR and again.presence >= least_presence:
+                fresh[i] = replace(again, box=results[i].box)
+        return fresh
 
     def _run(self, mono: np.ndarray, looks: Sequence[_Look], camera: Camera | None) -> list[HandKeypoints]:
         results: list[HandKeypoints] = []

@@ -10,13 +10,13 @@ import pytest
 from tiny_models import FACTS, KEYNET_TENSORS, save_model
 
 from hand_tracking_ros.cli.demo import demo_directory
-from hand_tracking_ros.config import KeypointConfig, TrackConfig
+from hand_tracking_ros.config import InferenceConfig, KeypointConfig, TrackConfig
 from hand_tracking_ros.evaluation.datasets import labelled_images
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.keypoints import KeypointEstimator, suppress_duplicates
 from hand_tracking_ros.manifest import write_manifest
 from hand_tracking_ros.records import read_labels
-from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.skeleton import Side, palm_length
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
 
 
@@ -189,3 +189,22 @@ def test_a_new_hand_is_taken_the_way_in_which_it_looks_like_a_right_one():
     ]
     np.testing.assert_allclose(results[0].keypoints_px, results[1].keypoints_px, atol=0.5)
     assert (results[0].right_score > 0.5) == (hand.side == Side.RIGHT)
+
+
+def test_a_hand_read_the_wrong_way_round_is_read_afresh():
+    """A left hand that is believed to be a right one, in a box turned by a right angle: its real image, real KeyNet."""
+    estimator = KeypointEstimator(KeypointConfig(), InferenceConfig(backend="onnxruntime", profile="none"))
+    runs = []
+    run, estimator.backend.run = estimator.backend.run, lambda feeds: runs.append(feeds) or run(feeds)
+    labels = [label for label in read_labels(demo_directory()) if label.frame in (10, 60)]
+    for label, image in labelled_images(demo_directory(), labels):
+        (truth,) = [hand for hand in label.hands if hand.side == Side.LEFT]
+        points = np.array(truth.keypoints_px)
+        tight = box_around(points)
+        turned = replace(tight, angle_rad=tight.angle_rad + np.pi / 2)
+        (read,) = estimator.estimate(image, [HandBox(turned, 1.0, 1.0, 7, Source.PROPAGATED)])
+        assert np.linalg.norm(read.keypoints_px - points, axis=1).mean() < 0.1 * palm_length(points)
+        assert read.right_score < 0.1 and (read.id, read.source) == (7, Source.PROPAGATED)
+        runs.clear()
+        estimator.estimate(image, [HandBox(tight, 1.0, 0.0, 7, Source.PROPAGATED)])
+        assert len(runs) == 1  # one that looks as believed is looked at once
