@@ -125,7 +125,7 @@ class TrackConfig(Config):
         0.1, "A place where KeyNet saw no hand is not looked at again for this long", low=0.0, high=10.0
     )
     start_presence: float = param(0.7, "Least presence that starts a track", low=0.0, high=1.0)
-    keep_presence: float = param(0.3, "Least presence that counts as seen; below it a track coasts", low=0.0, high=1.0)
+    keep_presence: float = param(0.5, "Least presence that counts as seen; below it a track coasts", low=0.0, high=1.0)
     coast_s: float = param(0.15, "A track not seen for this long ends", low=0.0, high=5.0)
     max_gap_s: float = param(
         0.5, "A longer gap between frames, or a backward one, resets all tracks", low=0.01, high=60.0
