@@ -18,6 +18,7 @@ from hand_tracking_ros.types import NO_HAND, Camera, HandBox, HandKeypoints, Sou
 from hand_tracking_ros.views import CutOut, VirtualCamera, look_at
 
 STRANGE, CLEAR = 0.5, 0.8  # how much a view looks like one of a right hand: too little, and enough to start anew
+PATIENCE = 10  # strange looks at a hand for one from scratch, which takes three
 
 
 class KeypointEstimator:
@@ -35,6 +36,7 @@ class KeypointEstimator:
         self.backend = create_backend(manifest, inference, max_batch=self._max_batch)
         self.manifest = self.backend.manifest
         self._size = int(self.manifest.inputs["crop"].shape[2])
+        self._waits: dict[int, int] = {}  # strange looks until a hand may be read afresh again, by id
 
     @property
     def takes_prior(self) -> bool:
@@ -48,6 +50,7 @@ class KeypointEstimator:
         camera: Camera | None = None,
         least_presence: float = NO_HAND,
         known: Sequence[HandKeypoints] = (),
+        afresh: bool = True,
     ) -> list[HandKeypoints]:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
@@ -55,10 +58,10 @@ class KeypointEstimator:
         to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried,
         and their presence is that of the less convincing one. Keypoints are averaged with those that the box expects,
         where it says how sure these are (fusion.py). New detections are looked at once more when ``refine_new``: that
-        crop follows the first result. A hand that does not look like one of the side that it is believed to be is read
-        afresh. What has less than ``least_presence`` is not looked at again: presence only falls
-        (``TrackConfig.least_presence``). Of two results on the same hand, one of which may be ``known`` from an earlier
-        look at this image, the one with the higher id gets presence 0.
+        crop follows the first result. A hand that does not look like one of the side that it is believed to be is now
+        and then read ``afresh``, which remembers ids from image to image. What has less than ``least_presence`` is not
+        looked at again: presence only falls (``TrackConfig.least_presence``). Of two results on the same hand, one of
+        which may be ``known`` from an earlier look at this image, the one with the higher id gets presence 0.
         """
         looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
         results = self._run(mono, looks, camera)
@@ -78,7 +81,8 @@ class KeypointEstimator:
             for i, refined in zip(new, self._run(mono, closer, camera)):
                 presence = min(results[i].presence, refined.presence)
                 results[i] = replace(refined, box=boxes[i].box, presence=presence)
-        read_anew = self._read_anew(mono, looks, results, set(range(len(boxes))) - set(unsure), camera, least_presence)
+        tracked = set(range(len(boxes))) - set(unsure) if afresh else set()
+        read_anew = self._read_anew(mono, looks, results, tracked, camera, least_presence)
         for i, box in enumerate(boxes):
             if i in read_anew:
                 results[i] = read_anew[i]
@@ -102,8 +106,13 @@ class KeypointEstimator:
             i for i in sorted(tracked)
             if results[i].presence >= least_presence and _as_right(results[i], looks[i].mirror) < STRANGE
         ]  # fmt: skip
+        if len(self._waits) > 8 * self._max_batch:
+            self._waits.clear()
         fresh = {}
         for i in strange:
+            self._waits[results[i].id] = wait = (self._waits.get(results[i].id, 0) - 1) % PATIENCE
+            if wait != PATIENCE - 1:
+                continue
             upright = HandBox(replace(looks[i].box.box, angle_rad=0.0), 1.0, 0.5, results[i].id, results[i].source)
             views = [_Look(upright, mirror) for mirror in (False, True)]
             seen = self._run(mono, views, camera)

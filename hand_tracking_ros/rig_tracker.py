@@ -170,7 +170,8 @@ class RigTracker:
         if index == self._turn and missing and tracks.wants_detection(frame.stamp_s):
             boxes = tracks.associate(self.detector.detect(mono), frame.stamp_s)
         camera = self._optical.cameras[index].camera
-        keypoints = self.estimator.estimate(mono, boxes, camera, self.config.track.least_presence) if boxes else []
+        least = self.config.track.least_presence
+        keypoints = self.estimator.estimate(mono, boxes, camera, least, afresh=False) if boxes else []
         tracks.update(keypoints, frame.stamp_s)
         return keypoints
 

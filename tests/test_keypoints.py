@@ -13,7 +13,7 @@ from hand_tracking_ros.cli.demo import demo_directory
 from hand_tracking_ros.config import InferenceConfig, KeypointConfig, TrackConfig
 from hand_tracking_ros.evaluation.datasets import labelled_images
 from hand_tracking_ros.geometry import Box, box_around
-from hand_tracking_ros.keypoints import KeypointEstimator, suppress_duplicates
+from hand_tracking_ros.keypoints import PATIENCE, KeypointEstimator, suppress_duplicates
 from hand_tracking_ros.manifest import write_manifest
 from hand_tracking_ros.records import read_labels
 from hand_tracking_ros.skeleton import Side, palm_length
@@ -202,9 +202,14 @@ def test_a_hand_read_the_wrong_way_round_is_read_afresh():
         points = np.array(truth.keypoints_px)
         tight = box_around(points)
         turned = replace(tight, angle_rad=tight.angle_rad + np.pi / 2)
-        (read,) = estimator.estimate(image, [HandBox(turned, 1.0, 1.0, 7, Source.PROPAGATED)])
-        assert np.linalg.norm(read.keypoints_px - points, axis=1).mean() < 0.1 * palm_length(points)
-        assert read.right_score < 0.1 and (read.id, read.source) == (7, Source.PROPAGATED)
+        wrong = HandBox(turned, 1.0, 1.0, label.frame, Source.PROPAGATED)
+        reads = [estimator.estimate(image, [wrong])[0] for _ in range(PATIENCE + 1)]
+        for read in (reads[0], reads[PATIENCE]):  # at most so often
+            assert np.linalg.norm(read.keypoints_px - points, axis=1).mean() < 0.1 * palm_length(points)
+            assert read.right_score < 0.1 and (read.id, read.source) == (label.frame, Source.PROPAGATED)
+        (not_afresh,) = estimator.estimate(image, [replace(wrong, id=8)], afresh=False)
+        for read in reads[1:PATIENCE]:
+            assert (read.keypoints_px == not_afresh.keypoints_px).all()
         runs.clear()
         estimator.estimate(image, [HandBox(tight, 1.0, 0.0, 7, Source.PROPAGATED)])
         assert len(runs) == 1  # one that looks as believed is looked at once
