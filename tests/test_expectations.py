@@ -54,9 +54,9 @@ def listening(tracker) -> list[list[HandBox]]:
     """Fills with the boxes of every call of the keypoint stage."""
     heard, estimate = [], tracker.estimator.estimate
 
-    def listen(mono, boxes, *others):
+    def listen(mono, boxes, *others, **named):
         heard.append(list(boxes))
-        return estimate(mono, boxes, *others)
+        return estimate(mono, boxes, *others, **named)
 
     tracker.estimator.estimate = listen
     return heard
