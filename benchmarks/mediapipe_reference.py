@@ -24,8 +24,6 @@ import cv2
 import mediapipe
 import numpy as np
 
-LOOKS = ("rgb", "mono", "mirrored")
-
 
 def tracked_hands(result, width: int, height: int, mirrored: bool = False) -> list[dict]:
     """One record per hand of a MediaPipe result, in pixels of the image; ``mirrored``: it was shown mirrored."""
@@ -68,7 +66,7 @@ def box_around(points: np.ndarray) -> dict:
 
 
 def track_video(path: Path, output: Path, look: str, complexity: int, max_hands: int) -> tuple[int, int, list[float]]:
-    """Write one record per frame; return (frames, frames with a hand, ms per frame). ``look``: one of LOOKS."""
+    """Write one record per frame; return (frames, those with a hand, ms per frame). ``look``: rgb, mono or mirrored."""
     capture = cv2.VideoCapture(str(path))
     fps = capture.get(cv2.CAP_PROP_FPS)
     if not capture.isOpened() or not fps > 0:

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.kinematics import MEAN_HAND, NUM_BONES, KinematicHand, shape_of
+from hand_tracking_ros.kinematics import BONE_RATIOS, MEAN_HAND, NUM_BONES, KinematicHand, shape_of
 from hand_tracking_ros.skeleton import FINGERS
 
 PALM_M = 0.088  # wrist to middle finger base, of an adult
@@ -75,6 +75,12 @@ def with_fingers(size: HandSize, lengths_m: Mapping[str, Sequence[float]]) -> Ha
             raise ConfigError(f"the {finger} has three bones from its base to its tip, got {len(lengths)} lengths")
         row = list(FINGERS).index(finger)
         ratios[row, 1:] = np.asarray(lengths, float) / mean_m[row, 1:]
+        if not ((ratios[row] >= BONE_RATIOS[0]) & (ratios[row] <= BONE_RATIOS[1])).all():
+            mean_mm = ", ".join(f"{1000 * length:.0f}" for length in mean_m[row, 1:])
+            raise ConfigError(
+                f"no {finger} has bones of {', '.join(f'{1000 * length:g}' for length in lengths)} mm on a palm of "
+                f"{1000 * size.palm_m:.0f} mm: the mean one's are {mean_mm}; from half to twice that is possible"
+            )
     return replace(size, bone_ratios=tuple(ratios.reshape(-1).round(4).tolist()))
 
 

@@ -17,7 +17,7 @@ from hand_tracking_ros.skeleton import NUM_JOINTS, palm_length
 from hand_tracking_ros.types import NO_HAND, Camera, HandBox, HandKeypoints, Source
 from hand_tracking_ros.views import CutOut, VirtualCamera, look_at
 
-STRANGE, CLEAR = 0.5, 0.8  # how much a view looks like one of a right hand: too little, and enough to start anew
+STRANGE, CLEAR = 0.5, 0.8  # how much a view looks like one of a right hand: too little, and enough to start afresh
 PATIENCE = 10  # strange looks at a hand for one from scratch, which takes three
 
 
@@ -82,17 +82,17 @@ class KeypointEstimator:
                 presence = min(results[i].presence, refined.presence)
                 results[i] = replace(refined, box=boxes[i].box, presence=presence)
         tracked = set(range(len(boxes))) - set(unsure) if afresh else set()
-        read_anew = self._read_anew(mono, looks, results, tracked, camera, least_presence)
+        fresh = self._read_afresh(mono, looks, results, tracked, camera, least_presence)
         for i, box in enumerate(boxes):
-            if i in read_anew:
-                results[i] = read_anew[i]
+            if i in fresh:
+                results[i] = fresh[i]
             elif box.expected_variance is not None and not self.takes_prior:  # a KeyNet-F has learned to do so
                 seen, scores = results[i].keypoints_px, results[i].keypoint_scores
                 points = averaged(box.expected_px, box.expected_variance, seen, scores)
                 results[i] = replace(results[i], keypoints_px=points)
         return suppress_duplicates([*known, *results], self.config.duplicate_share)[len(known) :]
 
-    def _read_anew(
+    def _read_afresh(
         self, mono: np.ndarray, looks: Sequence[_Look], results: Sequence[HandKeypoints], tracked: set[int],
         camera: Camera | None, least_presence: float,
     ) -> dict[int, HandKeypoints]:  # fmt: skip

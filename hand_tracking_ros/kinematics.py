@@ -28,6 +28,7 @@ ANGLE_NAMES = tuple(
 BONES = tuple((chain[k - 1] if k else 0, joint) for chain in FINGERS.values() for k, joint in enumerate(chain))
 """(parent, child) of the 20 bones: metacarpal or thumb root, then the three phalanges of each finger."""
 NUM_BONES = len(BONES)
+BONE_RATIOS = (0.5, 2.0)  # least and most of a bone over that of the mean hand
 
 # Keypoints of the flat hand in palm lengths (0 to 9), and the axis about which each finger bends: means over the
 # generator's 256 hand shapes (MakeHuman, CC0, with people's proportions: training/synthetic/bake.py). The keypoints lie
@@ -109,8 +110,11 @@ class KinematicHand:
 
     def __init__(self, bone_ratios: np.ndarray | None = None):
         ratios = np.ones(NUM_BONES) if bone_ratios is None else np.asarray(bone_ratios, np.float64)
-        if ratios.shape != (NUM_BONES,) or not np.isfinite(ratios).all() or ratios.min() < 0.5 or ratios.max() > 2:
-            raise ValueError(f"bone_ratios must be 20 numbers between 0.5 and 2, got {ratios.tolist()}")
+        low, high = BONE_RATIOS
+        if ratios.shape != (NUM_BONES,) or not ((ratios >= low) & (ratios <= high)).all():
+            raise ValueError(
+                f"bone_ratios must be {NUM_BONES} numbers between {low:g} and {high:g}, got {ratios.tolist()}"
+            )
         self.bone_ratios = ratios
         parents, children = np.array(BONES).T
         bones = (FLAT_HAND[children] - FLAT_HAND[parents]) * ratios[:, None]

@@ -95,9 +95,14 @@ def test_fingers_from_a_ruler_make_the_bones_of_the_pose(tmp_path, capsys):
 @pytest.mark.parametrize(("finger", "message"), [
     ("ring=40,25", "the ring has three bones from its base to its tip, got 2"),
     ("pinky=40,25,18", "no finger is called 'pinky'; there are thumb, index"),
-    ("ring=4,25,18", "no hand has such bones"),
+    ("ring=4,25,18", "no ring has bones of 4, 25, 18 mm on a palm of 90 mm: the mean one's are 40, 24, 19"),
     ("ring", "must be NAME=A,B,C in millimetres"),
 ])  # fmt: skip
 def test_wrong_fingers_say_what_is_wrong(finger, message, capsys):
     assert main(["size", "--palm-mm", "90", "--finger-mm", finger]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_finger_given_twice_is_no_finger(capsys):
+    assert main(["size", "--palm-mm", "90", "--finger-mm", "ring=40,25,18", "--finger-mm", "ring=41,25,18"]) == 2
+    assert "every finger once, got ring=40,25,18, ring=41,25,18" in capsys.readouterr().err

@@ -53,7 +53,10 @@ def run(args: argparse.Namespace) -> int:
     if args.show is not None and args.finger_mm:
         raise ConfigError("--finger-mm needs --hand-mm or --palm-mm: --show only shows a file")
     if args.finger_mm:
-        size = with_fingers(size, dict(map(_finger, args.finger_mm)))
+        fingers = dict(map(_finger, args.finger_mm))
+        if len(fingers) < len(args.finger_mm):
+            raise ConfigError(f"--finger-mm must name every finger once, got {', '.join(args.finger_mm)}")
+        size = with_fingers(size, fingers)
     print(f"palm length {1000 * size.palm_m:.1f} mm, to {100 * size.sigma:.1f} %")
     if size.bone_ratios:
         lengths_mm = 1000 * size.palm_m * size.shape.bone_lengths.reshape(len(FINGERS), -1)

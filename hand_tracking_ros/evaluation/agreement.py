@@ -11,6 +11,7 @@ import numpy as np
 from hand_tracking_ros.evaluation.matching import keypoint_costs, match, mean, percentile
 from hand_tracking_ros.records import TrackedFrame
 from hand_tracking_ros.skeleton import Side
+from hand_tracking_ros.types import Hand
 
 LIMIT_PALM = 0.2
 
@@ -29,8 +30,7 @@ def agreement(
     total, extra, same_side, errors = 0, 0, [], []
     for expected in reference:
         hands = frames[expected.frame].hands if expected.frame in frames else ()
-        costs = keypoint_costs([h.keypoints_px for h in expected.hands], [h.keypoints_px for h in hands])
-        pairs = match(costs, limit_palm)
+        costs, pairs = _matched(expected.hands, hands, limit_palm)
         total += len(expected.hands)
         extra += len(hands) - len(pairs)
         for i, j in pairs:
@@ -63,7 +63,12 @@ def repeated(
     kept = []
     for expected in reference:
         hands = frames.get(expected.frame, ())
-        costs = keypoint_costs([h.keypoints_px for h in expected.hands], [h.keypoints_px for h in hands])
-        rows = sorted(i for i, _ in match(costs, limit_palm))
-        kept.append(replace(expected, hands=tuple(expected.hands[i] for i in rows)))
+        _, pairs = _matched(expected.hands, hands, limit_palm)
+        kept.append(replace(expected, hands=tuple(expected.hands[i] for i in sorted(i for i, _ in pairs))))
     return kept
+
+
+def _matched(reference: Sequence[Hand], hands: Sequence[Hand], limit_palm: float):
+    """Mean keypoint distances in palms, reference by hand, and the pairs (i, j) within the limit, one to one."""
+    costs = keypoint_costs([hand.keypoints_px for hand in reference], [hand.keypoints_px for hand in hands])
+    return costs, match(costs, limit_palm)
