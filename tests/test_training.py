@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -677,11 +678,96 @@ def test_simulated_expectations_are_near_and_now_and_then_absent():
     told = [(points, scores) for points, scores in priors if scores.any()]
     assert 1 - len(told) / 1000 == pytest.approx(NONE, abs=0.05)
     gaps = np.array([np.linalg.norm(points - POINTS, axis=1).mean() for points, _ in told])
-    assert 1.5 < np.median(gaps) < 6 and np.percentile(gaps, 99) < 20
+    assert 1.5 < np.median(gaps) < 6 and np.percentile(gaps, 75) < 8
     assert 0.85 < np.mean([scores.mean() for _, scores in told]) < 0.95
     others = [simulated_prior(POINTS, 96, rng, [POINTS + 40]) for _ in range(1000)]
     far = [np.linalg.norm(points - POINTS, axis=1).mean() > 35 for points, scores in others if scores.any()]
     assert 0.03 < np.mean(far) < 0.1
+
+
+def test_some_expectations_are_of_a_hand_that_was_read_the_wrong_way_round():
+    from hand_tracking_ros.training.priors import simulated_prior
+
+    rng = np.random.default_rng(0)
+    turn = lambda p: np.linalg.det([p[9] - p[0], p[2] - p[0]])  # noqa: E731
+    expected = [points for points, scores in (simulated_prior(POINTS, 96, rng) for _ in range(2000)) if scores.any()]
+    wrong = np.mean([turn(p) * turn(POINTS) < 0 for p in expected])
+    assert 0.03 < wrong < 0.1
+
+
+def test_backgrounds_are_relit_without_being_folded():
+    """Brightness keeps the order of grey levels: nothing that is dark comes back bright."""
+    from hand_tracking_ros.training.augment import random_patch
+
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
+    for seed in range(30):
+        row = random_patch([ramp], (64, 64), np.random.default_rng(seed))[32].astype(int)
+        steps = np.diff(row) if row[-1] >= row[0] else -np.diff(row)
+        assert (steps >= 0).all()
+
+
+def test_noise_of_far_hands_is_enlarged_with_them():
+    """Some crops have noise of a coarser grain than their pixels, as those of small hands have on a sensor."""
+    from hand_tracking_ros.training.augment import degrade
+
+    flat, grains = np.full((96, 96), 128, np.uint8), []
+    for seed in range(150):
+        noise = degrade(flat, np.random.default_rng(seed)).astype(float)
+        noise -= cv2.blur(noise, (15, 15))
+        if noise.std() > 4:
+            grains.append((noise[:, 1:] * noise[:, :-1]).mean() / noise.var())
+    assert np.mean(np.array(grains) < 0.1) > 0.4 and np.mean(np.array(grains) > 0.3) > 0.1
+
+
+def test_each_hand_has_its_own_box_at_its_peak_where_hands_cross():
+    from hand_tracking_ros.training.frames import FrameHand, dense_target
+    from hand_tracking_ros.training.networks.detnet import SIDE_UNIT_PX, STRIDE
+
+    small = FrameHand(Box((100.0, 100.0), (40.0, 40.0)), 1.0, True)
+    large = FrameHand(Box((112.0, 104.0), (200.0, 200.0)), 0.0, True)
+    for hands in ((small, large), (large, small)):
+        fields = dense_target(hands, (320, 240))["fields"]
+        for hand in hands:
+            x, y = np.array(hand.box.center_px) / STRIDE
+            assert np.exp(fields[2, int(y), int(x)]) * SIDE_UNIT_PX == pytest.approx(hand.box.size_px[0], rel=1e-5)
+
+
+def test_outlines_of_hands_that_are_cut_out_do_not_tell_where_the_joints_are():
+    """Masks of one hand differ by more than keypoints may be off, and often fill the gaps between fingers."""
+    from hand_tracking_ros.training.augment import hand_mask
+
+    masks = np.stack([hand_mask(POINTS, (96, 96), np.random.default_rng(seed)) > 0.5 for seed in range(40)])
+    always, ever = masks.all(axis=0).sum(), masks.any(axis=0).sum()
+    assert ever > 1.8 * always
+    assert all(mask[tuple(np.clip(POINTS[9].astype(int)[::-1], 0, 95))] for mask in masks)
+
+
+def test_colour_images_are_grey_as_different_sensors_see_them_but_not_when_measured(tmp_path):
+    names = [f"{k}.png" for k in range(40)]
+    records = [{"file": n, "width": 8, "height": 8, "hands": [{"side": None, "box": [1, 1, 6, 6]}]} for n in names]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, records)))
+    for name in names:
+        cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), (20, 60, 200), np.uint8))
+    load = functools.partial(load_labelled, tmp_path, tmp_path / "labels.jsonl")
+    assert {image.mono[0, 0] for image in load()} == {97}  # 0.114 * 20 + 0.587 * 60 + 0.299 * 200
+    mixed = [int(image.mono[0, 0]) for image in load(mixed=True)]
+    assert len(set(mixed)) >= 3 and mixed == [int(image.mono[0, 0]) for image in load(mixed=True)]
+    assert not any(hand.has_keypoints for image in load() for hand in image.hands)  # boxes alone are labels, too
+
+
+def test_transparent_parts_of_a_cut_out_go_on_as_its_edge(tmp_path):
+    """Blended over anything, the edge of a cut-out is as bright as its inside: no dark rim."""
+    from hand_tracking_ros.geometry import warp
+
+    image = np.zeros((64, 64, 4), np.uint8)
+    image[16:48, 16:48] = (200, 200, 200, 255)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    record = {"file": "a.png", "width": 64, "height": 64, "hands": [{"side": None, "box": [16, 16, 48, 48]}]}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(record))
+    (cut,) = load_labelled(tmp_path, tmp_path / "labels.jsonl")
+    small = np.array([[0.7, 0.0, 0.0], [0.0, 0.7, 0.0]])
+    mono, alpha = (warp(part, small, (44, 44)) for part in (cut.mono, cut.alpha))
+    assert (mono[alpha > 10] > 190).all()
 
 
 def test_keynet_f_is_exported_with_its_inputs_and_tracks(tmp_path):

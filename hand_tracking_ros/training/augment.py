@@ -25,26 +25,38 @@ def random_patch(pictures: list[np.ndarray], wh: tuple[int, int], rng: np.random
     if rng.random() < 0.5:
         patch = patch[:, ::-1]
     gain, offset = rng.uniform(0.4, 1.6), rng.uniform(-40, 40)
-    return cv2.convertScaleAbs(np.ascontiguousarray(patch), alpha=gain, beta=max(offset, -patch.mean() * gain * 0.8))
+    grey = np.arange(256) * gain + max(offset, -patch.mean() * gain * 0.8)
+    return cv2.LUT(np.ascontiguousarray(patch), np.clip(grey, 0, 255).astype(np.uint8))
 
 
 def hand_mask(keypoints_px: np.ndarray, wh: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """A soft mask (H, W) float32 0..1 of about the hand and a short forearm, drawn from its keypoints (21, 2).
 
-    Cuts hands out of pictures that have no mask. It keeps a thin rim of the picture's own background.
+    Cuts hands out of pictures that have no mask. It keeps a rim of the picture's own background that is as wide as
+    chance will have it, or all that lies between the fingers: an outline must not tell where the joints are.
     """
     palm = float(palm_length(keypoints_px))
     mask = np.zeros((wh[1], wh[0]), np.uint8)
-    shifted = np.clip(np.round((keypoints_px - 0.5) * 8), -30000, 30000).astype(np.int32)
-    finger = max(1, int(palm * rng.uniform(0.26, 0.36)))
-    for a, b in EDGES:
-        cv2.line(mask, shifted[a].tolist(), shifted[b].tolist(), 255, finger, cv2.LINE_8, 3)
-    cv2.fillPoly(mask, [shifted[list(PALM_OUTLINE)]], 255, cv2.LINE_8, 3)
-    arm = keypoints_px[0] - keypoints_px[9]
-    elbow = np.clip(np.round((keypoints_px[0] + arm * rng.uniform(0.2, 1.0) - 0.5) * 8), -30000, 30000).astype(np.int32)
-    cv2.line(mask, shifted[0].tolist(), elbow.tolist(), 255, max(1, int(palm * rng.uniform(0.55, 0.75))), cv2.LINE_8, 3)
+    fingers = keypoints_px + rng.normal(0, 0.08 * palm, keypoints_px.shape)
+    if rng.random() < 0.5:
+        hull = cv2.convexHull(_fixed_point(fingers))
+        cv2.fillPoly(mask, [hull], 255, cv2.LINE_8, 3)
+        cv2.polylines(mask, [hull], True, 255, max(1, int(palm * rng.uniform(0.3, 0.8))), cv2.LINE_8, 3)
+    else:
+        for a, b in EDGES:
+            ends = _fixed_point(fingers[[a, b]]).tolist()
+            cv2.line(mask, *ends, 255, max(1, int(palm * rng.uniform(0.35, 0.7))), cv2.LINE_8, 3)
+        cv2.fillPoly(mask, [_fixed_point(keypoints_px[list(PALM_OUTLINE)])], 255, cv2.LINE_8, 3)
+    wrist, arm = keypoints_px[0], keypoints_px[0] - keypoints_px[9]
+    ends = _fixed_point(np.stack([wrist, wrist + arm * rng.uniform(0.2, 1.0)])).tolist()
+    cv2.line(mask, *ends, 255, max(1, int(palm * rng.uniform(0.55, 0.9))), cv2.LINE_8, 3)
     sigma = max(0.6, palm * rng.uniform(0.01, 0.04))
     return cv2.GaussianBlur(mask, (0, 0), sigma).astype(np.float32) / 255.0
+
+
+def _fixed_point(points_px: np.ndarray) -> np.ndarray:
+    """Points (N, 2) as OpenCV draws them with a shift of 3 bits."""
+    return np.clip(np.round((points_px - 0.5) * 8), -30000, 30000).astype(np.int32)
 
 
 def blob_mask(
@@ -84,22 +96,25 @@ def occlude(image: np.ndarray, pictures: list[np.ndarray], rng: np.random.Genera
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Light, blur, resolution, noise and compression as mono cameras give them, on (H, W) uint8."""
+    """Light, blur, resolution, noise and compression as mono cameras give them, on (H, W) uint8.
+
+    A hand far from the camera is small on its sensor, and so are noise and compression before all of it is enlarged.
+    """
     height, width = image.shape
     kind = rng.random()
     if kind < 0.25:
         image = cv2.filter2D(image, -1, motion_kernel(rng, max(3, min(height, width) // 7)))
     elif kind < 0.5:
         image = cv2.GaussianBlur(image, (0, 0), 0.4 * float(np.exp(rng.uniform(0, 2.3))))  # out of focus
-    if rng.random() < 0.25:  # a far hand, enlarged
-        share = rng.uniform(0.3, 0.9)
+    if rng.random() < 0.3:  # a far hand
+        share = rng.uniform(0.3, 0.95)
         small = (max(8, int(width * share)), max(8, int(height * share)))
-        image = cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
 
     level = rng.uniform(0.1, 0.5) if rng.random() < 0.25 else rng.uniform(0.6, 1.3)  # dark scenes
     x = cv2.LUT(image, tone_curve(rng, level))
     if rng.random() < 0.3:
-        x *= gradient(rng, width, height)
+        x *= gradient(rng, x.shape[1], x.shape[0])
     if (brightest := float(x.max())) < 24:  # a camera in the dark still exposes for something
         x *= 24 / max(brightest, 1.0)
     if rng.random() < 0.7:
@@ -108,9 +123,15 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         x += NOISE[start : start + x.size].reshape(x.shape) * np.float32(sigma * min(1.0, level + 0.3))
     out = np.clip(x, 0, 255).astype(np.uint8)
     if rng.random() < 0.2:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 80))]
-        out = cv2.imdecode(cv2.imencode(".jpg", out, quality)[1], cv2.IMREAD_GRAYSCALE)
-    return out
+        out = compressed(out, int(rng.integers(15, 80)), *rng.integers(0, 8, 2).tolist())
+    return out if out.shape == (height, width) else cv2.resize(out, (width, height))
+
+
+def compressed(image: np.ndarray, quality: int, down: int, right: int) -> np.ndarray:
+    """(H, W) uint8 after JPEG, whose blocks of 8 px begin ``down`` and ``right`` px before the image."""
+    padded = cv2.copyMakeBorder(image, down, 0, right, 0, cv2.BORDER_REPLICATE)
+    code = cv2.imencode(".jpg", padded, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(code, cv2.IMREAD_GRAYSCALE)[down:, right:]
 
 
 def tone_curve(rng: np.random.Generator, level: float) -> np.ndarray:

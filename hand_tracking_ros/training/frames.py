@@ -168,7 +168,8 @@ def dense_target(hands: tuple[FrameHand, ...], size: tuple[int, int]) -> dict[st
         bump = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
         maps["centre"] = np.maximum(maps["centre"], 0.99 * bump)
         maps["centre"][row, column] = 1.0
-        near = bump > 0.7  # neighbours that may win the peak learn the same box
+        # Neighbours that may win the peak learn the same box, unless another hand's peak is nearer.
+        near = (bump > 0.7) & (bump > maps["box_weight"])
         near[row, column] = True
         log_side = np.log(max(hand.box.size_px[0], 4.0) / SIDE_UNIT_PX)
         angle = hand.box.angle_rad

@@ -18,6 +18,7 @@ import numpy as np
 from hand_tracking_ros.errors import SourceError
 from hand_tracking_ros.geometry import Box, box_around, iou
 from hand_tracking_ros.skeleton import NUM_JOINTS
+from hand_tracking_ros.training.synthetic.photo import MONO_CHANCES, MONO_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ def held_out(name: str, percent: float) -> bool:
 
 
 def load_labelled(
-    images: Path, labels: Path, *, keep=lambda name: True, boxes: Path | None = None
+    images: Path, labels: Path, *, keep=lambda name: True, boxes: Path | None = None, mixed: bool = False
 ) -> list[LabelledImage]:
     """Images below ``images`` that ``labels`` (labels.jsonl) names and ``keep(name)`` accepts, with their hands.
 
-    ``boxes``: a boxes.jsonl whose boxes add hands that the labels lack (keypoints NaN). Raises SourceError.
+    ``boxes``: a boxes.jsonl whose boxes add hands that the labels lack (keypoints NaN). ``mixed``: colour images become
+    grey as one mono sensor or another sees them, always the same for a file. Raises SourceError.
     """
     records = {}
     with labels.open() as lines:
@@ -75,23 +77,44 @@ def load_labelled(
     loaded = []
     for name, hands in sorted(records.items()):
         if keep(name) and hands:
-            loaded.append(_load_image(images, name, tuple(hands)))
+            loaded.append(_load_image(images, name, tuple(hands), mixed))
     return loaded
 
 
-def _load_image(folder: Path, name: str, hands: tuple[LabelledHand, ...]) -> LabelledImage:
+def _load_image(folder: Path, name: str, hands: tuple[LabelledHand, ...], mixed: bool) -> LabelledImage:
     image = cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise SourceError(f"cannot read {folder / name}, named by the labels: wrong image folder?")
-    alpha = image[..., 3].copy() if image.ndim == 3 and image.shape[2] == 4 else None
-    mono = image if image.ndim == 2 else cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
-    return LabelledImage(name, np.ascontiguousarray(mono), hands, alpha)
+    has_alpha = image.ndim == 3 and image.shape[2] == 4
+    alpha = cv2.erode(image[..., 3], np.ones((3, 3), np.uint8)) if has_alpha else None  # cut-outs have dark outlines
+    mono = image if image.ndim == 2 else _as_grey(image[..., :3], name if mixed else None)
+    mono = np.ascontiguousarray(mono) if alpha is None else _grown(mono, alpha)
+    return LabelledImage(name, mono, hands, alpha)
+
+
+def _as_grey(bgr: np.ndarray, name: str | None) -> np.ndarray:
+    """(H, W) uint8 of an image (H, W, 3); the sensor is chosen by the ``name`` of its file, luma without one."""
+    if name is None:
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+    chance = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
+    red_green_blue = MONO_WEIGHTS[chance.choice(list(MONO_WEIGHTS), p=MONO_CHANCES)]
+    return cv2.transform(bgr, np.array([red_green_blue[::-1]]))
+
+
+def _grown(mono: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """A cut-out whose edges go on where it is transparent: else they get a rim when it is scaled and blended."""
+    share = alpha.astype(np.float32) / 255
+    weight = cv2.GaussianBlur(share, (0, 0), 3.0)
+    around = cv2.GaussianBlur(mono * share, (0, 0), 3.0) / np.maximum(weight, 1e-3)
+    return np.clip(mono * share + around * (1 - share) + 0.5, 0, 255).astype(np.uint8)
 
 
 def _hand_from_label(label: dict) -> LabelledHand:
+    if label.get("keypoints_px") is None:
+        return _hand_from_box(label["box"])
     keypoints = np.array(label["keypoints_px"], np.float64)
     depth = np.array(label.get("relative_depth") or [np.nan] * NUM_JOINTS)
-    right = {"right": 1.0, "left": 0.0, None: 0.5}[label["side"]]
+    right = {"right": 1.0, "left": 0.0}.get(label.get("side"), 0.5)
     return LabelledHand(keypoints, depth, right, box_around(keypoints))
 
 

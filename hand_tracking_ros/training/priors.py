@@ -1,7 +1,8 @@
 """What a tracker would expect of a hand, simulated from its true keypoints: the second input of KeyNet-F.
 
 In use the expectation comes from the last frame, carried along by optical flow: mostly a little off as a whole, now
-and then wrong for a finger that has moved, missing for hidden joints, and nothing at all for a new hand.
+and then left behind or wrong for a finger that has moved, missing for hidden joints, and nothing at all for a new hand.
+Some come from a hand that was misread: as the other side of a hand, say, whose thumb is where the little finger is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from hand_tracking_ros.skeleton import FINGERS, NUM_JOINTS
 
 NONE = 0.35  # share of samples without expectation
 OTHER = 0.06  # share whose expectation is that of another hand
+MISREAD = 0.05  # share that was read the wrong way round, mirrored about the hand's own axis
+BEHIND = 0.12  # share that flow has left behind
 LOST_JOINT = 0.08
 MOVED_FINGER = 0.08  # per finger
 
@@ -34,11 +37,13 @@ def simulated_prior(
         return no_prior()
     if others and rng.random() < OTHER:
         keypoints = others[rng.integers(len(others))]
+    elif rng.random() < MISREAD:
+        keypoints = _mirrored(keypoints)
     centre = keypoints.mean(axis=0)
     turn, scale = rng.normal(0, 0.06), np.exp(rng.normal(0, 0.03))
     cos, sin = scale * np.cos(turn), scale * np.sin(turn)
     expected = (keypoints - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
-    expected = expected + rng.normal(0, 0.025 * size, 2)
+    expected = expected + rng.normal(0, (0.1 if rng.random() < BEHIND else 0.025) * size, 2)
     expected = expected + rng.normal(0, rng.uniform(0.003, 0.035) * size, expected.shape)
     for finger in FINGERS.values():
         if rng.random() < MOVED_FINGER:
@@ -46,3 +51,12 @@ def simulated_prior(
             expected[list(finger)] += reach * rng.normal(0, 0.1 * size, 2)
     scores = np.where(rng.random(NUM_JOINTS) < LOST_JOINT, 0.0, 1.0)
     return expected, scores
+
+
+def _mirrored(keypoints: np.ndarray) -> np.ndarray:
+    """Keypoints (21, 2) of the other side's hand in the same place: mirrored about the line from wrist to middle
+    finger."""
+    wrist, axis = keypoints[0], keypoints[9] - keypoints[0]
+    square = max(float(axis @ axis), 1e-6)
+    away = keypoints - wrist
+    return wrist + 2 * np.outer(away @ axis / square, axis) - away

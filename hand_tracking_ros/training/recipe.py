@@ -189,7 +189,7 @@ class Data:
             return held_out(name, part.held_out_percent) == checking
 
         boxes = folder / "boxes.jsonl"
-        found = load_labelled(folder, labels, keep=wanted, boxes=boxes if boxes.exists() else None)
+        found = load_labelled(folder, labels, keep=wanted, boxes=boxes if boxes.exists() else None, mixed=not checking)
         if not found:
             raise ConfigError(f"no labelled image is left of {folder}: see only, without, listed and held_out_percent")
         return spread(found, part.most) if checking else found

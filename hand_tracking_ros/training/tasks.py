@@ -74,8 +74,8 @@ class KeyNetTask:
     def __init__(self, recipe: Recipe, data: Data):
         self.config = KeyNetConfig(**recipe.network)
         groups = []
+        pools = [image for path in data.pools for image in load_synthetic_crops(path)]
         for source in recipe.sources:
-            pools = [image for path in data.pools for image in load_synthetic_crops(path)]
             groups.append((source.kind, source.share, pools if source.kind == "synthetic" else data.load(source)))
         print([(kind, len(images)) for kind, _, images in groups], flush=True)
         frames = [image for kind, _, images in groups if kind == "frame" for image in images]
