@@ -130,6 +130,7 @@ class TrackConfig(Config):
     max_gap_s: float = param(
         0.5, "A longer gap between frames, or a backward one, resets all tracks", low=0.01, high=60.0
     )
+    one_person: bool = param(True, "Two hands in view belong to one person: one is left, the other right")
 
     @property
     def least_presence(self) -> float:
@@ -157,7 +158,6 @@ class FilterConfig(Config):
     predict_s: float = param(
         0.0, "Hands are published as they will be this long after their image's stamp", low=0.0, high=0.2
     )
-    one_person: bool = param(True, "Two hands in view belong to one person: one is left, the other right")
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,16 @@ class Filter:
         """The filtered values as of the last measurement; None before the first."""
         return None if self._state is None else self._state[0]
 
-    def map_positions(self, move: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Express everything that is a position in another origin; velocities stay."""
-        if self._state is not None:
-            self._state = tuple(move(part) if i in self._positions else part for i, part in enumerate(self._state))
+    def map_positions(self, move: Callable[[np.ndarray], np.ndarray], with_velocities: bool = False) -> None:
+        """Express everything that is a position in other coordinates; velocities stay, where these are but another
+        origin, or follow."""
+        if self._state is None:
+            return
+        position, velocity = self._state[:2]
+        moved = [move(part) if i in self._positions else part for i, part in enumerate(self._state)]
+        if with_velocities:
+            moved[1] = (move(position + 1e-4 * velocity) - moved[0]) / 1e-4
+        self._state = tuple(moved)
 
     _positions = (0,)  # of the parts of the state, those that are positions
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
+from hand_tracking_ros.hand_size import FINGER_SIGMA
 from hand_tracking_ros.kinematics import LIMITS, NUM_ANGLES, HandPose, log_rotation
 from hand_tracking_ros.lifting import palm_length_px
 from hand_tracking_ros.skeleton import NUM_JOINTS
@@ -21,7 +23,6 @@ from hand_tracking_ros.types import Camera
 DOF = 6 + NUM_ANGLES
 TURN, POSITION, ANGLES, FINGERS, SIZE = slice(0, 3), slice(3, 6), slice(6, DOF), DOF, DOF + 1
 STEP = DOF + 2
-FINGER_SIGMA = 0.12  # of the logarithm of finger ratios, when nothing is known of the person
 
 # How hands bend when nothing is known, radians: flexion, abduction, middle flexion, tip flexion of a finger.
 REST_ANGLES = np.tile([0.35, 0.0, 0.5, 0.3], 5)
@@ -67,6 +68,22 @@ class HandView:
     depth_m: np.ndarray | None = None
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     translation_m: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """(21,) bool: the keypoints that say something. The lens has a ray for them."""
+        return self._known_and_rays[0]
+
+    @cached_property
+    def rays(self) -> np.ndarray:
+        """(3, 21, 3) rays through every keypoint, half a pixel right of it and below it; any, where it is not known."""
+        return self._known_and_rays[1]
+
+    @cached_property
+    def _known_and_rays(self) -> tuple[np.ndarray, np.ndarray]:
+        rays = self.camera.rays(self.keypoints_px + _BESIDE_PX)
+        known = (self.scores > 0) & np.isfinite(rays).all(axis=(0, 2))
+        return known, rays if known.all() else np.where(known[:, None], rays, _ANY_RAYS)
 
 
 @dataclass(frozen=True)
@@ -181,10 +198,10 @@ class _ViewTerms:
             self.rotation = _stacked([view.rotation for view in views])
             self.translation = _stacked([view.translation_m for view in views])[:, None]
         points, scores = _stacked([view.keypoints_px for view in views]), _stacked([view.scores for view in views])
-        self.known = np.isfinite(points).all(axis=2) & (scores > 0)  # (V, 21)
+        self.known = _stacked([view.known for view in views])  # (V, 21)
         points = np.where(self.known[..., None], points, 0.0)
         # The camera's rays beside the keypoints say how far a pixel is there, whatever the lens.
-        near = _stacked([view.camera.rays(own + _BESIDE_PX) for view, own in zip(views, points)])  # (V, 3, 21, 3)
+        near = _stacked([view.rays for view in views])  # (V, 3, 21, 3)
         self.ray = near[:, 0]
         steps = (2 * (near[:, 1:] - near[:, :1])).swapaxes(1, 2)  # (V, 21, 2, 3) per px
         to_px = np.linalg.solve(steps @ steps.swapaxes(2, 3), steps)
@@ -240,6 +257,7 @@ class _ViewTerms:
 
 _EYE = np.eye(3)
 _BESIDE_PX = np.array([(0.0, 0.0), (0.5, 0.0), (0.0, 0.5)])[:, None]
+_ANY_RAYS = np.array([(0.0, 0.0, 1.0), (1e-3, 0.0, 1.0), (0.0, 1e-3, 1.0)])[:, None]
 _TURNS_OF = np.cross(_EYE[None, :], _EYE[:, None]).reshape(3, 9)  # arm @ this: turn x arm, for a turn about each axis
 
 

@@ -32,6 +32,7 @@ from hand_tracking_ros.fit_terms import (
     PosePrior,
     difference,
 )
+from hand_tracking_ros.hand_size import FINGER_RANGE
 from hand_tracking_ros.kinematics import LIMITS, MEAN_HAND, NUM_ANGLES, HandPose, KinematicHand, exp_rotation
 from hand_tracking_ros.lifting import palm_length_px
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
@@ -147,7 +148,7 @@ def stepped(pose: HandPose, step: np.ndarray) -> HandPose:
         pose.position_m + step[POSITION],
         np.minimum(np.maximum(pose.angles + step[ANGLES], _LOWEST), _HIGHEST),
         pose.palm_m * math.exp(min(max(size, -0.3), 0.3)),
-        min(max(pose.finger_ratio * math.exp(min(max(fingers, -0.2), 0.2)), 0.6), 1.5),
+        min(max(pose.finger_ratio * math.exp(min(max(fingers, -0.2), 0.2)), FINGER_RANGE[0]), FINGER_RANGE[1]),
         pose.shape,
     )
 
@@ -167,9 +168,11 @@ def first_pose(
     The guesses: the palm as relative depths of the surest view have it, and turned the other way about the image
     plane; fingers straight, and bent. Raises ValueError when no view has all keypoints of the palm.
     """
-    able = [view for view in views if np.isfinite(view.keypoints_px[PALM_JOINTS]).all()]
+    able = [view for view in views if view.known[PALM_JOINTS].all()]
     if not able:
-        raise ValueError("cannot fit a new hand: no view has all keypoints of the palm")
+        raise ValueError(
+            "cannot fit a new hand: no view has all keypoints of the palm, with a ray of the lens for each"
+        )
     view = max(able, key=lambda view: float(view.scores.sum()))
     starts = []
     for sign in (1.0, -1.0):

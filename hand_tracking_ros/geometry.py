@@ -104,19 +104,28 @@ def crop_from_image(box: Box, crop_wh: tuple[int, int]) -> np.ndarray:
     )
 
 
-def warp(image: np.ndarray, out_from_image: np.ndarray, out_wh: tuple[int, int], border_value: int | None = 0):
+def warp(
+    image: np.ndarray,
+    out_from_image: np.ndarray,
+    out_wh: tuple[int, int],
+    border_value: int | None = 0,
+    by_halves: bool = False,
+):
     """Resample ``image`` (H, W) or (H, W, C) through a corner-origin 2x3 matrix, bilinear.
 
     Outside the image: ``border_value``, or the nearest edge pixel when it is None. When the map shrinks by more than
-    two, the image region is area-averaged first, so that small crops of large hands do not alias.
+    two, the image region is area-averaged first, so that small crops of large hands do not alias: by a whole number,
+    or ``by_halves``, which is several times faster and leaves more to the bilinear part.
     """
     (a, b, _), (c, d, _) = out_from_image.tolist()
     scale = math.sqrt(abs(a * d - b * c))
     shrink = int(1.0 / scale) if scale > 0 else 1
+    if by_halves:
+        shrink = 2 ** halvings(shrink)
     if shrink >= 2:
         corners = np.array([(0, 0), (out_wh[0], 0), out_wh, (0, out_wh[1])], dtype=np.float64)
         needed = apply(invert(out_from_image), corners)
-        image, low, scale = shrunk_region(image, needed.min(axis=0), needed.max(axis=0), shrink)
+        image, low, scale = shrunk_region(image, needed.min(axis=0), needed.max(axis=0), shrink, by_halves)
         out_from_image = np.column_stack([out_from_image[:, :2] * scale, apply(out_from_image, low)])
     centre_matrix = out_from_image.astype(np.float64)
     centre_matrix[:, 2] += out_from_image[:, :2] @ [0.5, 0.5] - 0.5
@@ -126,17 +135,37 @@ def warp(image: np.ndarray, out_from_image: np.ndarray, out_wh: tuple[int, int],
     )
 
 
-def shrunk_region(image: np.ndarray, low_px: np.ndarray, high_px: np.ndarray, shrink: int):
+def halvings(shrink: float) -> int:
+    """How often an image can be halved before it has shrunk by more than ``shrink``."""
+    return max(int(shrink), 1).bit_length() - 1
+
+
+def halved(image: np.ndarray, times: int) -> np.ndarray:
+    """``image`` (H, W) or (H, W, C), ``times`` over at half the size, by means of two by two pixels.
+
+    OpenCV does this many times faster than any other average. What is odd at the right and at the bottom is left out.
+    """
+    for _ in range(times):
+        height, width = (max(size // 2, 1) for size in image.shape[:2])
+        image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    return image
+
+
+def shrunk_region(
+    image: np.ndarray, low_px: np.ndarray, high_px: np.ndarray, shrink: int, by_halves: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(small, low, scale): the part of ``image`` from ``low_px`` to ``high_px``, area-averaged by about ``shrink``.
 
-    A point p of the image is ``(p - low) / scale`` in ``small``; all are (2,), x first.
+    A point p of the image is ``(p - low) / scale`` in ``small``; all are (2,), x first. ``by_halves``: see ``warp``;
+    ``shrink`` is a power of two.
     """
     columns = _cells(low_px[0], high_px[0], shrink, image.shape[1])
     rows = _cells(low_px[1], high_px[1], shrink, image.shape[0])
-    region = image[rows[0] : rows[1], columns[0] : columns[1]]
+    region, low = image[rows[0] : rows[1], columns[0] : columns[1]], np.array([columns[0], rows[0]], np.float64)
+    if by_halves:
+        return halved(region, halvings(shrink)), low, np.full(2, float(shrink))
     small = cv2.resize(region, (columns[2], rows[2]), interpolation=cv2.INTER_AREA)
-    scale = np.array([(columns[1] - columns[0]) / columns[2], (rows[1] - rows[0]) / rows[2]])
-    return small, np.array([columns[0], rows[0]], np.float64), scale
+    return small, low, np.array([(columns[1] - columns[0]) / columns[2], (rows[1] - rows[0]) / rows[2]])
 
 
 def _cells(low: float, high: float, shrink: int, limit: int) -> tuple[int, int, int]:
@@ -175,6 +204,17 @@ def box_around(points_px: np.ndarray, angle_rad: float | None = None) -> Box:
     side = max(right - left, bottom - top, 1.0)
     x, y = (left + right) / 2, (top + bottom) / 2
     return Box((cos * x - sin * y, sin * x + cos * y), (side, side), float(wrap_angle(angle)))
+
+
+NOWHERE = Box((0.0, 0.0), (1.0, 1.0))  # of a hand that has no place in the image
+
+
+def box_around_known(points_px: np.ndarray) -> Box:
+    """As ``box_around`` of a hand (21, 2), some of whose keypoints may be NaN; ``NOWHERE`` when all are."""
+    known = np.isfinite(points_px).all(axis=1)
+    if known.all():
+        return box_around(points_px)
+    return box_around(points_px[known], 0.0) if known.any() else NOWHERE
 
 
 def iou(a: Box, b: Box) -> float:

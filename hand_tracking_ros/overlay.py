@@ -33,9 +33,9 @@ _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 
 
 def draw_hands(image_bgr: np.ndarray, hands: Iterable[Hand]) -> np.ndarray:
-    """A copy of ``image_bgr`` (H, W, 3), or of a mono image in grey, with the hands drawn on it."""
+    """A copy of ``image_bgr`` (H, W, 3), or of a mono image in grey, with the hands drawn on it that it shows."""
     canvas = cv2.cvtColor(image_bgr, cv2.COLOR_GRAY2BGR) if image_bgr.ndim == 2 else image_bgr.copy()
-    hands = list(hands)
+    hands = [hand for hand in hands if np.isfinite(hand.keypoints_px).any()]
     unit = max(canvas.shape[:2]) / 640
     if hands:
         _draw_boxes(canvas, hands, unit)

@@ -29,8 +29,9 @@ from hand_tracking_ros.fit_terms import (
     difference,
 )
 from hand_tracking_ros.fitting import HandFit, first_pose, fit_hands, stepped
-from hand_tracking_ros.hand_size import RANGE_M, HandSize
-from hand_tracking_ros.kinematics import NUM_ANGLES, HandPose, exp_rotation, log_rotation
+from hand_tracking_ros.hand_size import FINGER_SIGMA, RANGE_M, HandSize
+from hand_tracking_ros.kinematics import LIMITS, NUM_ANGLES, HandPose, exp_rotation, log_rotation
+from hand_tracking_ros.lifting import facing
 from hand_tracking_ros.skeleton import Side, palm_length
 
 # How fast a hand may leave what was expected of it, per second (standard deviation): turn, position, angles.
@@ -38,6 +39,7 @@ _DRIFT = np.concatenate([np.full(3, 8.0), np.full(3, 1.2), np.full(20, 14.0), [0
 LOST_COST = 40.0  # per view; good fits cost 3 to 15
 CONTRADICTION = 0.4  # palms between a view's keypoints and the fit
 SIZE_FLOOR = 0.003  # never surer than this: keypoints are not independent from frame to frame
+FINGER_FLOOR = 0.03  # nor of how long the fingers are, as long as nobody has measured them
 WARM_S = 0.1  # a hand that was posed for this long has a motion that can be led on
 PRESETS = {"teleop": (1.0, 8.0), "balanced": (0.5, 4.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
 
@@ -49,34 +51,49 @@ class PoseFilter:
         # Points of three coordinates: the wrist's direction, its distance, the turn, the angles.
         self._filter = make_filter(config, max_gap_s)
         self._base = np.eye(3)  # the turn is a rotation vector from here
+        self._aim = np.eye(3)  # direction and distance are those of a camera that is turned so (rows: its axes)
 
     def update(self, pose: HandPose, stamp_s: float) -> None:
         """Take the pose of time ``stamp_s``."""
-        x, y, z = pose.position_m.tolist()
-        z = max(z, 1e-3)
         self._rebase()
+        self._look_at(pose.position_m)
         values, unit = np.zeros((3 + NUM_ANGLES, 3)), np.ones((3 + NUM_ANGLES, 1))
-        values[0, :2], values[1, 0] = (x / z, y / z), math.log(z)
+        values[:2] = _seen_from(self._aim, pose.position_m)
         values[2], values[3:, 0] = log_rotation(pose.rotation @ self._base.T), pose.angles
-        unit[0], unit[1] = pose.palm_m / z, 4 * pose.palm_m / z  # the distance is less sure than the direction
+        palm = pose.palm_m / math.exp(values[1, 0])
+        unit[0], unit[1] = palm, 4 * palm  # the distance is less sure than the direction
         self._filter.take(values, stamp_s, unit)
         self._last = pose
 
     def predict(self, stamp_s: float) -> HandPose:
-        """The pose expected at ``stamp_s``."""
+        """The pose expected at ``stamp_s``, its joints within their limits."""
         values = self._filter.predict(stamp_s)
-        z = math.exp(values[1, 0])
         return replace(
             self._last,
             rotation=exp_rotation(values[2]) @ self._base,
-            position_m=np.array([values[0, 0] * z, values[0, 1] * z, z]),
-            angles=values[3:, 0].copy(),
+            position_m=_in_space(self._aim, values),
+            angles=np.minimum(np.maximum(values[3:, 0], _LOWEST), _HIGHEST),
         )
 
     def velocities(self, stamp_s: float, points_m: np.ndarray) -> np.ndarray:
         """Velocities (21, 3) in m/s of the keypoints, which at ``stamp_s`` are at ``points_m``."""
         step_s = 1e-3
         return (self.predict(stamp_s + step_s).points() - points_m) / step_s
+
+    def _look_at(self, position_m: np.ndarray) -> None:
+        """Turn the camera of direction and distance to a hand that is far from its axis: a fisheye, or a rig, sees
+        hands beside and behind the camera as well."""
+        x, y, z = (self._aim @ position_m).tolist()
+        if z > 0.5 * math.hypot(x, y, z) or not position_m.any():
+            return
+        old, self._aim = self._aim, facing(position_m, np.eye(3)[np.abs(position_m).argmin()])
+
+        def seen_anew(values: np.ndarray) -> np.ndarray:
+            values = values.copy()
+            values[:2] = _seen_from(self._aim, _in_space(old, values))
+            return values
+
+        self._filter.map_positions(seen_anew, with_velocities=True)
 
     def _rebase(self) -> None:
         """Move the base of the rotation vectors to the filtered turn: they stay small, where they add like numbers."""
@@ -91,6 +108,19 @@ class PoseFilter:
             return values
 
         self._filter.map_positions(moved)
+
+
+def _seen_from(aim: np.ndarray, position_m: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(x / z, y / z, 0) and (log z, 0, 0) of a point (3,) in a camera whose axes are the rows of ``aim``."""
+    x, y, z = (aim @ position_m).tolist()
+    z = max(z, 1e-3)
+    return (x / z, y / z, 0.0), (math.log(z), 0.0, 0.0)
+
+
+def _in_space(aim: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The point (3,) of which ``values`` (2 or more, 3) begin as ``_seen_from`` has it."""
+    z = math.exp(values[1, 0])
+    return np.array([values[0, 0] * z, values[0, 1] * z, z]) @ aim
 
 
 @dataclass
@@ -115,7 +145,6 @@ class HandPoser:
         self.size = size or HandSize(config.palm_m)
         self._fit_config = FitConfig(iterations=config.iterations)
         self._hands: dict[int, _Posed] = {}
-        self._fingers: HandFit | None = None  # the last fit, for the length of the person's fingers
 
     def forget(self, kept: set[int]) -> None:
         """Drop all hands but those with the ids ``kept``."""
@@ -131,8 +160,9 @@ class HandPoser:
             rounds = [[hand_id] for hand_id in seen]  # what the first one says of the size helps the next one
         else:
             rounds = [list(seen)]
-        fitted = set()
+        fitted = {i for i in seen if self._goes_on(i, seen[i][0], stamp_s) and self._hands[i].stamp_s == stamp_s}
         for ids in rounds:
+            ids = [i for i in ids if i not in fitted]  # a repeated stamp changes nothing
             going_on = {i: self._goes_on(i, seen[i][0], stamp_s) for i in ids if _is_seen(seen[i][1])}
             fits = self._go_on(seen, [i for i, goes_on in going_on.items() if goes_on], stamp_s)
             fitted |= {i for i in going_on if self._take(i, *seen[i], fits.get(i), stamp_s)}
@@ -141,7 +171,7 @@ class HandPoser:
     def _goes_on(self, hand_id: int, side: Side, stamp_s: float) -> bool:
         """Whether a hand is the one of some frames ago; else it starts afresh."""
         old = self._hands.get(hand_id)
-        return old is not None and old.side == side and 0 < stamp_s - old.stamp_s <= self._max_gap_s
+        return old is not None and old.side == side and 0 <= stamp_s - old.stamp_s <= self._max_gap_s
 
     def _go_on(self, seen, ids: Sequence[int], stamp_s: float) -> dict[int, HandFit]:
         """Fits of hands that go on from their last poses."""
@@ -153,7 +183,7 @@ class HandPoser:
         """Take over the fit of a hand that goes on, or start afresh without one, or where it has lost the hand."""
         old = self._hands.get(hand_id)
         try:
-            if fit is None:
+            if fit is None or not math.isfinite(fit.cost):
                 fit, old = self._fresh(views, side), None
             elif fit.cost > LOST_COST * len(views):  # the track has jumped, or the pose was caught in a wrong one
                 fresh = self._fresh(views, side)
@@ -170,7 +200,7 @@ class HandPoser:
             if _measures(views):
                 self._learn_size(fit)
         old.fit, old.stamp_s = fit, stamp_s
-        self._fingers = fit
+        self._learn_fingers(fit)
         old.filter.update(fit.pose, stamp_s)
         return True
 
@@ -200,6 +230,9 @@ class HandPoser:
         information = hand.fit.information - REST_INFORMATION
         information[SIZE, :], information[:, SIZE] = 0.0, 0.0
         information[SIZE, SIZE] = 1 / self.size.sigma**2
+        if self.size.fingers_are_measured:
+            information[FINGERS, :], information[:, FINGERS] = 0.0, 0.0
+            information[FINGERS, FINGERS] = 1 / self.size.finger_sigma**2
         information += _LEAST
         drift = (_DRIFT * self.config.drift) ** 2 * elapsed_s
         # Information after the drift, inv(inv(information) + diag(drift)), with one decomposition instead of two:
@@ -210,7 +243,8 @@ class HandPoser:
         step = np.zeros(STEP)
         step[:DOF] = hand.velocity * (stamp_s - hand.stamp_s) * self.config.lead
         step[TURN] *= min(1.0, 0.7 / max(float(np.linalg.norm(step[TURN])), 1e-9))
-        return replace(stepped(hand.fit.pose, step), palm_m=self.size.palm_m, shape=self.size.shape)
+        led_on = replace(stepped(hand.fit.pose, step), palm_m=self.size.palm_m, shape=self.size.shape)
+        return replace(led_on, finger_ratio=self.size.finger_ratio) if self.size.fingers_are_measured else led_on
 
     def _fresh(self, views: Sequence[HandView], side: Side) -> HandFit:
         """The fit of a hand of which nothing is known but its size. Raises ValueError when too little is seen."""
@@ -218,13 +252,19 @@ class HandPoser:
 
     def _with_known_fingers(self, fit: HandFit) -> HandFit:
         """A new hand's first fit, with the finger length that the person's hands are known to have."""
-        if self._fingers is None:
+        if self.size.finger_sigma >= FINGER_SIGMA:
             return fit
         information = fit.information.copy()
         information[FINGERS, :], information[:, FINGERS] = 0.0, 0.0
-        information[FINGERS, FINGERS] = self._fingers.information[FINGERS, FINGERS]
-        pose = replace(fit.pose, finger_ratio=self._fingers.pose.finger_ratio)
+        information[FINGERS, FINGERS] = 1 / self.size.finger_sigma**2
+        pose = replace(fit.pose, finger_ratio=self.size.finger_ratio)
         return replace(fit, pose=pose, information=information)
+
+    def _learn_fingers(self, fit: HandFit) -> None:
+        """Remember how long the fingers are, for the person's next hand, unless somebody has measured them."""
+        if not self.size.fingers_are_measured:
+            sigma = max(float(fit.information[FINGERS, FINGERS]) ** -0.5, FINGER_FLOOR)
+            self.size = replace(self.size, finger_ratio=fit.pose.finger_ratio, finger_sigma=min(sigma, FINGER_SIGMA))
 
     def _learn_size(self, fit: HandFit) -> None:
         """Take over the size that a fit found, unless its views contradict each other: a wrong calibration, say."""
@@ -238,13 +278,14 @@ class HandPoser:
 
 def _measures(views: Sequence[HandView]) -> bool:
     """Whether views say how large a hand is."""
-    return len(views) > 1 or any(view.depth_m is not None for view in views)
+    return len(views) > 1 or any(view.depth_m is not None and np.isfinite(view.depth_m).any() for view in views)
 
 
 def _is_seen(views: Sequence[HandView]) -> bool:
     """Whether views have a keypoint to fit to."""
-    return any((np.isfinite(view.keypoints_px).all(axis=1) & (view.scores > 0)).any() for view in views)
+    return any(view.known.any() for view in views)
 
 
+_LOWEST, _HIGHEST = LIMITS.T.copy()
 _EYE = np.eye(STEP)
 _LEAST = 1e-3 * _EYE

@@ -15,7 +15,7 @@ import numpy as np
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.fitting import HandView, first_pose
-from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.geometry import box_around_known
 from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.kinematics import HandPose
@@ -135,7 +135,7 @@ class RigTracker:
             views[hand_id] = [self._view(index, k, hand_id, frames[index], stamp_s) for index, k in seen.items()]
             keypoints.append(self._in_first_camera(hand_id, seen, views[hand_id], stamp_s))
         hands = self.filter.apply(keypoints, stamp_s, self._optical.cameras[0].camera, views)
-        self._check(views)
+        self._check(views, seen_by)
         self._find_apart(found, seen_by, frames, stamp_s)
         alive = {hand.id for hand in hands}
         self._hands = {i: hand for i, hand in self._hands.items() if i in alive}
@@ -297,8 +297,9 @@ class RigTracker:
             for k in seen.values()
         ]
         right = float(1 / (1 + np.exp(-np.mean(odds))))
+        scores = np.max([k.keypoint_scores for k in seen.values()], axis=0)
         if 0 in seen:
-            return replace(seen[0], id=hand_id, right_score=right, presence=best.presence)
+            return replace(seen[0], id=hand_id, right_score=right, presence=best.presence, keypoint_scores=scores)
         pose = self.filter.pose(hand_id, stamp_s)
         if pose is None:
             pose = first_pose(views, Side.RIGHT if right > 0.5 else Side.LEFT, self.filter.size.palm_m).pose
@@ -306,27 +307,26 @@ class RigTracker:
         points = place.project(pose.points())
         depth = place.from_rig(pose.points())[:, 2]
         return replace(
-            best, id=hand_id, right_score=right, keypoints_px=np.nan_to_num(points),
-            depth_rel=(depth - depth[9]) / pose.palm_m, box=box_around(np.nan_to_num(points)),
+            best, id=hand_id, right_score=right, keypoints_px=points, keypoint_scores=scores,
+            depth_rel=(depth - depth[9]) / pose.palm_m, box=box_around_known(points),
         )  # fmt: skip
 
     def _unseen(self, hand_id: int, stamp_s: float) -> list[HandKeypoints]:
         """A hand that no camera sees in this frame coasts, as long as the filter lets it."""
-        points = self._project(0, self.filter.pose(hand_id, stamp_s))
-        if points is None:
+        pose = self.filter.pose(hand_id, stamp_s)
+        if pose is None:
             return []
-        nothing = np.zeros(NUM_JOINTS)
-        return [HandKeypoints(hand_id, box_around(points), Source.PREDICTED, points, nothing, nothing, 0.0, 0.5)]
+        points, nothing = self._optical.cameras[0].project(pose.points()), np.zeros(NUM_JOINTS)
+        return [HandKeypoints(hand_id, box_around_known(points), Source.PREDICTED, points, nothing, nothing, 0.0, 0.5)]
 
-    def _check(self, views) -> None:
+    def _check(self, views, seen_by: Mapping[int, Mapping[int, int]]) -> None:
         """Compare each camera with the hands that all agree on; drop tracks that show something else."""
         gaps: dict[int, list[float]] = {}
         for hand_id, own in views.items():
             fit, hand = self.filter.fit(hand_id), self._hands[hand_id]
             if fit is None or len(own) < 2 or len(fit.errors_px) != len(own):
                 continue
-            cameras = [i for i in hand.tracks if any(self._optical.cameras[i].camera is view.camera for view in own)]
-            for index, view, errors in zip(cameras, own, fit.errors_px):
+            for index, view, errors in zip(seen_by[hand_id], own, fit.errors_px):  # in the order of the views
                 share = float(np.nanmean(errors) / palm_length(view.keypoints_px))
                 gaps.setdefault(index, []).append(share)
                 hand.far[index] = hand.far.get(index, 0) + 1 if share > FAR_SHARE else 0

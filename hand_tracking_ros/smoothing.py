@@ -12,7 +12,7 @@ from hand_tracking_ros.config import FilterConfig, PoseConfig, TrackConfig
 from hand_tracking_ros.depth import joint_depths
 from hand_tracking_ros.filters import Filter, make_filter
 from hand_tracking_ros.fitting import HandFit, HandView
-from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.geometry import box_around_known
 from hand_tracking_ros.hand_size import HandSize, load_hand_size
 from hand_tracking_ros.kinematics import HandPose
 from hand_tracking_ros.lifting import depth_along_z, lift, palm_length_seen, unshrunk
@@ -104,6 +104,8 @@ class HandFilter:
         self._poser.forget(set(self._hands))
         if camera is not None and self._pose.enabled:
             self._fit(camera, stamp_s, views or {})
+        else:  # metres of a camera that is no longer known
+            self._poser.forget(set())
         return [self._hand(smoothed, stamp_s, camera) for _, smoothed in sorted(self._hands.items())]
 
     def _take(self, hand: HandKeypoints, stamp_s: float, elapsed_s: float, camera: Camera | None) -> None:
@@ -114,7 +116,9 @@ class HandFilter:
             smoothed = _Smoothed(make_filter(self.config, self._longest_gap_s), hand, stamp_s, stamp_s)
             self._hands[hand.id] = smoothed
         palm_px = palm_length_seen(hand.keypoints_px, hand.depth_rel, camera)
-        smoothed.filter.take(_channels(hand, palm_px), stamp_s, palm_px * UNITS)
+        # A hand of which only other cameras of a rig know has no place in this image.
+        known_px = palm_px if math.isfinite(palm_px) else 1.0
+        smoothed.filter.take(_channels(hand, palm_px), stamp_s, known_px * UNITS)
         smoothed.last, smoothed.seen_s = hand, stamp_s
         self._weigh_side(smoothed, hand.right_score, stamp_s, elapsed_s)
 
@@ -129,7 +133,7 @@ class HandFilter:
     def _assign_sides(self) -> None:
         """Name each hand's side; a named side changes only on clear evidence, so that it does not flicker."""
         hands = [self._hands[i] for i in sorted(self._hands)]
-        pair = self.config.one_person and len(hands) == 2
+        pair = self._track.one_person and len(hands) == 2
         odds = [smoothed.right_log_odds for smoothed in hands]
         if pair:  # given that the sides differ, only the difference counts
             odds = [odds[0] - odds[1], odds[1] - odds[0]]
@@ -195,7 +199,7 @@ class HandFilter:
             side_score=smoothed.side_score,
             score=last.presence,
             source=last.source if seen else Source.PREDICTED,
-            box=box_around(keypoints_px),
+            box=box_around_known(keypoints_px),
             keypoints_px=keypoints_px,
             keypoint_scores=np.array(last.keypoint_scores if seen else last.keypoint_scores * 0.5),
             velocities_px=velocity[:-1, :2].copy(),
@@ -210,6 +214,7 @@ def view_of(seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = No
     """What the one ``camera`` sees, in its own frame, doubtful hands ``unshrunk``; ``depth_m`` (H, W): depth image."""
     relative = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
     metric = None if depth_m is None else joint_depths(depth_m, seen.keypoints_px)
+    metric = None if metric is None or np.isnan(metric).all() else metric
     points = unshrunk(seen.keypoints_px, seen.keypoint_scores, seen.box.size_px[0])
     return HandView(camera, points, seen.keypoint_scores, relative, metric)
 

@@ -188,9 +188,11 @@ class HandTracks:
         return self._next_id + sum(not np.isfinite(track.seen_s) for track in self._tracks)
 
     def boxes(self) -> list[HandBox]:
-        """The boxes of this frame as they stand. What is known of the side of one of two hands counts for both."""
+        """The boxes of this frame as they stand. What is known of the side of one of a person's hands counts for
+        both."""
         boxes = [self._with_expectation(track) for track in self._tracks]
-        if len(boxes) == 2 and all(box.source != Source.DETECTED for box in boxes):  # new ones are seen both ways
+        pair = self.config.one_person and len(boxes) == 2
+        if pair and all(box.source != Source.DETECTED for box in boxes):  # new ones are seen both ways
             sides = _as_pair(*(box.right_score for box in boxes))
             boxes = [replace(box, right_score=right) for box, right in zip(boxes, sides)]
         return boxes

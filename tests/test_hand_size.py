@@ -30,7 +30,15 @@ def test_a_size_comes_back_from_its_file(tmp_path):
     assert HandFilter(pose=PoseConfig(size_file=str(path))).size == HandSize(0.0812, 0.011)
 
 
+def test_the_fingers_of_a_size_come_back_with_it(tmp_path):
+    learned = HandSize(0.0812, 0.011, finger_ratio=1.07, finger_sigma=0.03)
+    save_hand_size(tmp_path / "me.yaml", learned)
+    assert load_hand_size(tmp_path / "me.yaml") == learned and not learned.fingers_are_measured
+
+
 @pytest.mark.parametrize(("text", "message"), [
+    ("palm_m: 0.09\nsigma: 0.01\nfinger_ratio: long", "finger_ratio and finger_sigma must be numbers"),
+    ("palm_m: 0.09\nsigma: 0.01\nfinger_ratio: 3", "finger_ratio must be 0.6 to 1.5"),
     ("palm_m: 0.9\nsigma: 0.01", "0.03 to 0.2 m, got 0.9"),
     ("palm_m: 0.09\nsigma: 0", "sigma of a hand's size must be positive"),
     ("palm_m: big\nsigma: 0.1", "must have the numbers palm_m and sigma"),

@@ -10,7 +10,7 @@ import pytest
 from hand_tracking_ros.config import FilterConfig, PoseConfig
 from hand_tracking_ros.fitting import HandView
 from hand_tracking_ros.hand_size import HandSize
-from hand_tracking_ros.kinematics import HandPose, exp_rotation, log_rotation
+from hand_tracking_ros.kinematics import LIMITS, HandPose, exp_rotation, log_rotation
 from hand_tracking_ros.posing import HandPoser, PoseFilter
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.types import Camera
@@ -152,3 +152,95 @@ def test_a_view_that_shows_nothing_changes_nothing():
     nothing = HandView(CAMERA, np.full((21, 2), np.nan), np.zeros(21), np.full(21, np.nan))
     assert not hands.fit(1, Side.RIGHT, [nothing], 0.0)
     assert hands.pose(1, 0.0) is None
+
+
+@pytest.mark.parametrize("degrees", [0, 50, 80, 95, 120, 180])
+@pytest.mark.parametrize("kind", ["none", "one_euro", "kalman"])
+def test_a_hand_beside_or_behind_the_camera_is_where_it_was_measured(degrees, kind):
+    """A rig, and a fisheye, see hands that the first camera's image plane has no place for."""
+    turn = exp_rotation(np.radians([0.0, degrees, 0.0]))
+    own = PoseFilter(FilterConfig(kind=kind), max_gap_s=0.5)
+    for frame in range(20):
+        stamp_s = frame / FPS
+        own.update(pose_at(stamp_s, speed=0.3).moved(turn, np.zeros(3)), stamp_s)
+    found, truth = own.predict(19 / FPS), pose_at(19 / FPS, speed=0.3).moved(turn, np.zeros(3))
+    assert np.linalg.norm(found.position_m - truth.position_m) < 0.008
+    speed = own.velocities(19 / FPS, found.points())
+    np.testing.assert_allclose(speed.mean(axis=0), turn @ [0.3, 0, 0], atol=0.03)
+
+
+def test_a_hand_that_goes_around_the_camera_is_followed_without_a_jump():
+    own, last = PoseFilter(FilterConfig(), max_gap_s=0.5), None
+    for frame in range(180):
+        turn = exp_rotation(np.radians([0.0, 2.0 * frame, 0.0]))
+        own.update(pose_at(0).moved(turn, np.zeros(3)), frame / FPS)
+        found = own.predict(frame / FPS).position_m
+        assert np.linalg.norm(found - turn @ pose_at(0).position_m) < 0.025
+        if frame > 10:  # 2 degrees of a circle of 0.45 m are 16 mm
+            assert 0.010 < np.linalg.norm(found - last) < 0.022
+        last = found
+
+
+def test_joints_are_published_within_their_limits_also_when_led_on():
+    fast = PoseFilter(FilterConfig(kind="none"), max_gap_s=0.5)
+    for frame in range(10):
+        bend = BENT + 0.12 * frame * (np.arange(20) % 4 == 2)
+        fast.update(replace(pose_at(0), angles=bend), frame / FPS)
+    for ahead_s in (0.0, 0.1, 0.2):
+        angles = fast.predict(9 / FPS + ahead_s).angles
+        assert (angles >= LIMITS[:, 0]).all() and (angles <= LIMITS[:, 1]).all()
+
+
+def test_a_keypoint_to_which_the_lens_has_no_ray_does_not_harm_the_hand():
+    """Crops at the border of a lens that distorts have pixels without a ray."""
+    lens = Camera(400, 400, 320, 240, "plumb_bob", (-0.27, 0.08, 0.0, 0.0, -0.01))
+    assert np.isnan(lens.rays(np.array([[1400.0, 240.0]]))).any()
+    own, rng = poser(kind="none"), np.random.default_rng(0)
+    for frame in range(60):
+        truth = pose_at(frame / FPS, speed=0.1)
+        pixels = lens.project(truth.points()) + rng.normal(0, 0.5, (21, 2))
+        if frame in (0, 30):
+            pixels[8] = (1400.0, 240.0)
+        depth = (truth.points()[:, 2] - truth.points()[9, 2]) / truth.palm_m
+        assert own.fit(1, Side.RIGHT, [HandView(lens, pixels, np.full(21, 0.9), depth)], frame / FPS)
+        gap = np.linalg.norm(own.pose(1, frame / FPS).points() - truth.points(), axis=1)
+        assert gap.mean() < 0.012
+
+
+def test_a_depth_image_without_depth_measures_nothing():
+    wide = replace(pose_at(0), palm_m=0.1)
+    own, rng = poser(), np.random.default_rng(0)
+    for frame in range(200):
+        view = seen(wide, rng, noise_px=0.5)
+        assert own.fit(1, Side.RIGHT, [replace(view, depth_m=np.full(21, np.nan))], frame / FPS)
+    assert own.size.palm_m == 0.088 and not own.size.is_measured
+
+
+def test_a_repeated_stamp_changes_nothing():
+    own, rng = poser(), np.random.default_rng(0)
+    for frame in range(15):
+        assert own.fit(1, Side.RIGHT, [seen(pose_at(frame / FPS, speed=0.6), rng)], frame / FPS)
+    before = own.velocities(1, 14 / FPS, own.pose(1, 14 / FPS).points())
+    assert own.fit(1, Side.RIGHT, [seen(pose_at(0), rng)], 14 / FPS)
+    after = own.velocities(1, 14 / FPS, own.pose(1, 14 / FPS).points())
+    np.testing.assert_array_equal(after, before)
+    assert own.expected(1, 15 / FPS) is not None
+
+
+def test_the_length_of_a_persons_fingers_is_kept_for_the_next_hand():
+    long, rng = replace(pose_at(0), finger_ratio=1.15), np.random.default_rng(0)
+    first = poser()
+    for frame in range(60):
+        first.fit(1, Side.RIGHT, [seen(long, rng, noise_px=0.5)], frame / FPS)
+    assert first.size.finger_ratio == pytest.approx(1.15, abs=0.02)
+    again = HandPoser(PoseConfig(), FilterConfig(), max_gap_s=0.5, size=first.size)
+    again.fit(7, Side.RIGHT, [seen(long, rng, noise_px=0.5)], 100.0)
+    assert again.raw(7).pose.finger_ratio == first.size.finger_ratio
+
+
+def test_fingers_that_somebody_has_measured_keep_their_length():
+    rng = np.random.default_rng(0)
+    given = HandPoser(PoseConfig(), FilterConfig(), 0.5, HandSize(0.088, 0.015, finger_ratio=1.1, finger_sigma=0.015))
+    for frame in range(60):
+        given.fit(1, Side.RIGHT, [seen(replace(pose_at(0), finger_ratio=0.95), rng)], frame / FPS)
+    assert given.raw(1).pose.finger_ratio == pytest.approx(1.1, abs=0.04) and given.size.finger_ratio == 1.1

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hand_tracking_ros.config import FilterConfig, PoseConfig, TrackConfig
-from hand_tracking_ros.geometry import box_around
+from hand_tracking_ros.fitting import HandView
+from hand_tracking_ros.geometry import NOWHERE, box_around
+from hand_tracking_ros.kinematics import HandPose, exp_rotation
 from hand_tracking_ros.lifting import HEATMAP_SIGMA, PALM_RATIOS, palm_length_px, unshrunk
+from hand_tracking_ros.overlay import draw_hands
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.smoothing import HandFilter
 from hand_tracking_ros.types import Camera, HandKeypoints, Scale, Source
@@ -24,6 +29,9 @@ def observed(center=(320.0, 300.0), palm_px=80.0, *, id=1, presence=0.9, right=0
     points = FLAT * palm_px + center
     depth = np.zeros(21) if depth is None else depth
     return HandKeypoints(id, box_around(points), Source.PROPAGATED, points, np.ones(21), depth, presence, right)
+
+
+REST = np.tile([0.4, 0.0, 0.5, 0.3], 5)
 
 
 def run(stream, config=FilterConfig(), track=TrackConfig(), fps=30.0):
@@ -54,7 +62,7 @@ def test_two_hands_of_one_person_differ(first, second, expected):
     pair = [observed((200, 300), id=1, right=first), observed((460, 300), id=2, right=second)]
     hands = run([pair] * 5)[-1]
     assert tuple(hand.side for hand in hands) == expected
-    free = run([pair] * 5, FilterConfig(one_person=False))[-1]
+    free = run([pair] * 5, track=TrackConfig(one_person=False))[-1]
     assert free[0].side == (Side.RIGHT if first > 0.5 else Side.LEFT)
 
 
@@ -228,3 +236,35 @@ def test_a_hand_that_coasts_is_predicted_as_well():
     (hand,) = hand_filter.apply([observed((250, 300), presence=0.0)], 8 / 30)
     assert hand.source == Source.PREDICTED
     assert hand.keypoints_px[0, 0] == pytest.approx(250 + 10 * (3 + 6))
+
+
+def test_poses_end_when_the_camera_is_no_longer_known():
+    lens, own = Camera(500, 500, 320, 240), HandFilter()
+    for frame in range(10):
+        (hand,) = own.apply([observed()], frame / 30, lens)
+    assert hand.pose is not None and hand.scale == Scale.ASSUMED
+    (hand,) = own.apply([observed()], 10 / 30, None)
+    assert hand.pose is None and hand.scale == Scale.RELATIVE and np.isfinite(hand.points_3d).all()
+    (hand,) = own.apply([observed()], 11 / 30, lens)
+    assert hand.pose is not None
+
+
+def test_a_hand_without_a_place_in_the_image_has_a_pose_and_no_keypoints():
+    """Cameras of a rig may see what the first one has no place for."""
+    first, truth = Camera(500, 500, 320, 240), HandPose(Side.RIGHT, np.eye(3), np.array([0.1, 0, -0.4]), REST, 0.088)
+    back = exp_rotation(np.array([0, np.pi, 0]))
+    points, own = truth.points(), HandFilter()
+    for frame in range(10):
+        other = [
+            HandView(first, first.project(points @ back.T + shift), np.ones(21), np.full(21, np.nan), None, back, shift)
+            for shift in (np.zeros(3), np.array([0.1, 0, 0]))
+        ]
+        nowhere = replace(observed(right=0.9), keypoints_px=np.full((21, 2), np.nan), box=NOWHERE)
+        (hand,) = own.apply([nowhere], frame / 30, first, {1: other})
+    assert np.linalg.norm(hand.points_3d - points, axis=1).mean() < 0.01
+    assert np.isnan(hand.keypoints_px).all() and hand.box == NOWHERE and hand.source != Source.PREDICTED
+    gone = replace(nowhere, presence=0.0, source=Source.PREDICTED)
+    (coasting,) = own.apply([gone], 10 / 30, first)
+    assert coasting.id == hand.id and coasting.source == Source.PREDICTED
+    image = np.full((480, 640, 3), 90, np.uint8)
+    np.testing.assert_array_equal(draw_hands(image, [hand]), image)

@@ -376,3 +376,11 @@ def test_two_hands_in_view_are_seldom_of_the_same_side(alone, as_pair):
     tracks.update([replace(keypoints(box), right_score=right) for box, right in zip(boxes, alone)], 0.0)
     seen = tracks.predict(view(), 0.033)
     assert [box.right_score for box in seen] == pytest.approx(as_pair, abs=0.001)
+
+
+def test_the_hands_of_two_people_may_be_of_the_same_side():
+    tracks = HandTracks(TrackConfig(one_person=False))
+    tracks.predict(view(), 0.0)
+    boxes = tracks.associate([detection(200, 240), detection(450, 240)], 0.0)
+    tracks.update([replace(keypoints(box), right_score=right) for box, right in zip(boxes, (0.9, 0.95))], 0.0)
+    assert [box.right_score for box in tracks.predict(view(), 0.033)] == pytest.approx([0.9, 0.95], abs=0.001)
