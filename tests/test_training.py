@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the 'train' extra: pip install '.[train]'")
-pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install '.[train]'")
+onnx = pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install '.[train]'")
 
 # ruff: noqa: E402
 from hand_tracking_ros import lifting
@@ -333,6 +333,9 @@ def test_the_int8_version_stays_close_and_decoding_stays_exact(backend, tmp_path
     int8 = quantise(original, [{"crop": crop[None, None]} for crop in crops])
     assert (int8.name, int8.precision, int8.outputs) == ("keynet_int8", "int8", original.outputs)
     assert int8.file.stat().st_size < 0.4 * original.file.stat().st_size
+    graph = onnx.load(int8.file).graph
+    in_fp32 = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    assert not [node.name for node in graph.node if node.op_type == "Relu" and in_fp32 & set(node.input)]  # folded
     outputs = [
         create_backend(original, InferenceConfig(backend=backend, precision=precision)).run({"crop": crops[:2, None]})
         for precision in ("fp32", "int8")

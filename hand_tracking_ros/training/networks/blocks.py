@@ -148,6 +148,6 @@ def normalised(image: Tensor) -> Tensor:
 
     Exposure and contrast drop out here, which is what carries the networks into dark images.
     """
-    mean = image.mean(dim=(2, 3), keepdim=True)
-    deviation = ((image - mean) ** 2).mean(dim=(2, 3), keepdim=True).sqrt()
-    return (image - mean) / (deviation + 4.0)
+    centred = image - image.mean(dim=(2, 3), keepdim=True)
+    deviation = (centred * centred).mean(dim=(2, 3), keepdim=True).sqrt()
+    return centred * (1 / (deviation + 4.0))

@@ -121,13 +121,16 @@ def cell_centres(cells: int, size: int, like: Tensor) -> Tensor:
 
 def soft_argmax(heatmaps: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Heatmap logits (B, K, H, W) -> expected position (B, K, 2) in crop px and its variance (B, K) in px^2."""
-    batch, joints, height, width = heatmaps.shape
-    p = torch.softmax(heatmaps.float().reshape(batch, joints, -1), dim=-1).reshape(batch, joints, height, width)
-    axis_x, axis_y = cell_centres(width, size, heatmaps), cell_centres(height, size, heatmaps)
-    p_x, p_y = p.sum(dim=2), p.sum(dim=3)
-    x, y = (p_x * axis_x).sum(dim=-1), (p_y * axis_y).sum(dim=-1)
-    variance = (p_x * axis_x**2).sum(dim=-1) - x**2 + (p_y * axis_y**2).sum(dim=-1) - y**2
-    return torch.stack([x, y], dim=-1), variance
+    joints, height, width = map(int, heatmaps.shape[1:])  # constants of the exported graph
+    middle = size / 2
+    y, x = torch.meshgrid(
+        cell_centres(height, size, heatmaps) - middle, cell_centres(width, size, heatmaps) - middle, indexing="ij"
+    )
+    moments = torch.stack([x, y, x * x + y * y], dim=-1).reshape(-1, 3)
+    with torch.autocast(heatmaps.device.type, enabled=False):  # one product, which needs all of fp32
+        found = torch.softmax(heatmaps.float().reshape(-1, joints, height * width), dim=-1) @ moments
+    mean = found[..., :2]
+    return mean + middle, found[..., 2] - (mean * mean).sum(dim=-1)
 
 
 class KeyNetRuntime(nn.Module):
