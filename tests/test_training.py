@@ -623,6 +623,8 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path):
     own = ["keynet", "--images", str(folder), "--run", str(tmp_path / "run"), "--learning-rate", "2e-3"]
     first = train(*own, "--samples", "24", "--batch", "8", "--save-every-s", "0")
     assert first.returncode == 0 and "convolutions of" in first.stdout, first.stderr
+    (before,) = [json.loads(line)["before"] for line in first.stdout.splitlines() if line.startswith('{"before"')]
+    assert 0 < before["held_out_palm_percent"] < 500
     second = train(*own, "--minutes", "0.25", "--batch", "8", "--mining", "1", "--processes", "2")
     assert second.returncode == 0 and "resumed" in second.stdout, second.stderr
     reports = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -630,6 +632,21 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path):
     assert reports[-1]["kp"] < reports[0]["kp"]
     wrong = train("detnet", "--images", str(tmp_path / "nowhere"), "--run", str(tmp_path / "r"))
     assert wrong.returncode == 2 and "nowhere does not exist" in wrong.stderr
+
+
+def test_weights_of_another_width_are_refused():
+    with pytest.raises(ModelError, match=r"do not fit: .* must be that of their training"):
+        initialise(KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.75)).state_dict())
+
+
+def test_a_part_of_the_loss_may_weigh_nothing_but_not_less():
+    weigh = LossWeights({"a": 2.0, "b": 0.0})
+    assert weigh({"a": torch.tensor(3.0), "b": torch.tensor(5.0)}).item() == pytest.approx(6.0)
+    assert weigh.weights() == pytest.approx({"a": 2.0, "b": 0.0})
+    with pytest.raises(ConfigError, match="weight of 'b' must be 0 or more"):
+        LossWeights({"a": 1.0, "b": -1.0})
+    with pytest.raises(ConfigError, match="weight of 'b' must be above 0, where weights are learned"):
+        LossWeights({"a": 1.0, "b": 0.0}, learned=True)
 
 
 def test_a_deeper_network_starts_as_the_one_that_it_continues():

@@ -67,10 +67,12 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def fine_tuning(task: str, kind: str, folders: list[Path]) -> Recipe:
-    """A short, careful run on a few images: small steps, norms as they are, a tenth of the images held out."""
+    """A short, careful run on a few images: small steps, norms as they are, a tenth of the images held out. Crops are
+    off by as much as the shipped network was trained with."""
     sources = tuple(Source(kind, images=str(folder.resolve()), held_out_percent=10) for folder in folders)
     checks = tuple(Check(str(folder.resolve()), held_out_percent=10) for folder in folders)
     return Recipe(
         task, sources, {"held_out": checks}, minutes=10, batch=32 if task == "keynet" else 8,
         learning_rate=2e-4, freeze_norms=True, network=options_of_model(task, task),
+        sampling={key: value for key, value in load_recipe(task).sampling.items() if key != "mistaken"},
     )  # fmt: skip

@@ -8,18 +8,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from hand_tracking_ros.errors import ConfigError
+
 
 class LossWeights(nn.Module):
     """Weighs the parts of a multi-task loss: with fixed weights, or with learned ones.
 
     Learned: each part has a log variance s, and the loss is the sum of exp(-s) * part + s (homoscedastic uncertainty,
-    Kendall, Gal and Cipolla, CVPR 2018); it starts at the given weights.
+    Kendall, Gal and Cipolla, CVPR 2018); it starts at the given weights. A fixed weight may be 0. Raises ConfigError.
     """
 
     def __init__(self, weights: Mapping[str, float], learned: bool = False):
         super().__init__()
         self.names = list(weights)
-        log_variances = torch.tensor([-math.log(weight) for weight in weights.values()])
+        for name, weight in weights.items():
+            if not (0 <= weight < math.inf) or (learned and weight == 0):
+                least = "above 0, where weights are learned" if learned else "0 or more"
+                raise ConfigError(f"loss: the weight of '{name}' must be {least}; got {weight}")
+        log_variances = torch.tensor([-math.log(weight) if weight else math.inf for weight in weights.values()])
         self.log_variances = nn.Parameter(log_variances, requires_grad=learned)
         self.learned = learned
 

@@ -182,10 +182,12 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._share()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        for optimiser in self.optimisers:
-            optimiser.step()
-        self.average.update(self.network)
+        if torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0).isfinite():
+            for optimiser in self.optimisers:
+                optimiser.step()
+            self.average.update(self.network)
+        else:
+            print(f"sample {self.samples}: the gradient is not finite, this batch teaches nothing", flush=True)
         self.samples += self.recipe.batch * parallel.size()
         return {name: float(value.detach()) for name, value in parts.items()}
 
@@ -286,6 +288,8 @@ def _train(args: argparse.Namespace) -> None:
     trainer = Trainer(recipe, task, args.folder, args.teacher)
     init = args.init or (recipe.task if args.images else "none")
     print(trainer.resume("" if init == "none" else init), flush=True)
+    if args.images and not trainer.samples and parallel.rank() == 0:
+        print(json.dumps({"before": trainer.validate()}), flush=True)
     trainer.train(args.workers, args.save_every_s)
 
 

@@ -48,7 +48,7 @@ def load_checkpoint(task: str, path: str | Path) -> nn.Module:
 
 
 def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
-    """Copy the tensors of ``weights`` that fit, paired in the order of the layers; returns how many were taken.
+    """Copy the tensors of ``weights``, paired in the order of the layers; returns how many were taken.
 
     Accepts a checkpoint of train.py (its averaged weights) or a plain state dict of a network with the same layout,
     whatever its layers are called; a network that has more layers starts as good as the one without. Raises ModelError
@@ -64,10 +64,14 @@ def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
         return len(weights)
     if len(own) != len(weights):
         raise ModelError(f"the weights to start from have {len(weights)} tensors, the network has {len(own)}")
-    pairs = [(key, value) for (key, mine), value in zip(own.items(), weights.values()) if mine.shape == value.shape]
-    own.update(pairs)
-    network.load_state_dict(own)
-    return len(pairs)
+    for (key, mine), value in zip(own.items(), weights.values()):
+        if mine.shape != value.shape:
+            raise ModelError(
+                f"the weights to start from do not fit: {key} has shape {tuple(mine.shape)} in the network and "
+                f"{tuple(value.shape)} there; the recipe's 'network' (width, depth, ...) must be that of their training"
+            )
+    network.load_state_dict(dict(zip(own, weights.values())))
+    return len(own)
 
 
 def load_onnx(network: nn.Module, path: Path) -> int:
