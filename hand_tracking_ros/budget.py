@@ -15,6 +15,7 @@ from hand_tracking_ros.config import Config, param
 
 LEAST_STEPS = 5  # in a window, before it says anything
 GAPS = 64  # between stamps, over which the period of the input is found
+SATURATED = 0.97  # share of the time between images that are taken: with more, others may come that nobody sees
 LONGEST_PATIENCE_S = 60.0
 CUT_RATE = 2  # at the reduced rate every second image is processed
 
@@ -59,10 +60,11 @@ class BudgetConfig(Config):
 class Budget:
     """Decides on the level. Per image: ``takes``, and where that is True, ``step`` when the image is done.
 
-    One level is given up when the mean step of a window exceeds the budget. One is taken back when steps have been
-    well below it for some time (also at half rate: below that of the full rate); where that proves too early, it must
-    be for twice as long the next time. A single slow step changes nothing. Stamps that go back, or pause for long,
-    start the window afresh and keep the level.
+    One level is given up when the mean step of a window exceeds the budget, or steps follow each other without a pause:
+    who looks so seldom misses images, and sees no more than that all come as seldom. One is taken back when steps have
+    been well below the budget for some time (also at half rate: below that of the full rate); where that proves too
+    early, it must be for twice as long the next time. A single slow step changes nothing. Stamps that go back, or pause
+    for long, start the window afresh and keep the level.
 
     ``levels``: those that exist, in their order, beginning with FULL. ``since_s``: the stamp of the last change, and
     ``reason`` why; ``dropped``: images that were left out.
@@ -109,12 +111,16 @@ class Budget:
         return not self._skip
 
     def step(self, seconds: float) -> bool:
-        """The image that was taken last took ``seconds``. Whether the level has changed."""
+        """The image that was taken last took ``seconds``, all that goes with an image included.
+
+        Whether the level has changed.
+        """
         stamp_s = self._stamp_s
         if stamp_s is None:
             return False  # taken before a reset
         if self._start_s is None:
             self._start_window(stamp_s)
+            return False
         self._sum_s += seconds
         self._count += 1
         if stamp_s - self._start_s < self.config.window_s or self._count < LEAST_STEPS:
@@ -123,8 +129,9 @@ class Budget:
         if budget_s is None:
             return False
         mean_s, start_s = self._sum_s / self._count, self._start_s
+        saturated = self.config.step_s == 0 and self._sum_s > SATURATED * (stamp_s - start_s)
         self._start_window(stamp_s)
-        if mean_s > budget_s * (CUT_RATE if self.level == Level.HALF_RATE else 1):
+        if saturated or mean_s > budget_s * (CUT_RATE if self.level == Level.HALF_RATE else 1):
             self._calm_s = None
             return self._degrade(mean_s, budget_s)
         if self.level == Level.FULL or mean_s >= self.config.recover_share * budget_s:
@@ -145,7 +152,8 @@ class Budget:
         too_early = self._recovered_s is not None and 0 <= self._stamp_s - self._recovered_s < self._patience_s
         self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S) if too_early else self.config.recover_s
         self._recovered_s = None
-        self._change(worse[0], f"images took {_ms(mean_s)} each, and may take {_ms(budget_s)}")
+        too_long = f"may take {_ms(budget_s)}" if mean_s > budget_s else "followed each other without a pause"
+        self._change(worse[0], f"images took {_ms(mean_s)} each, and {too_long}")
         return True
 
     def _recover(self, mean_s: float, budget_s: float) -> bool:

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
 from typing import Generic, TypeVar
 
 OLDEST_S = 0.1  # an image that is older than the newest of its group by more than this says too little about now
+# Of the time between a stream's images: with an older partner than this, a nearer one is expected. More than half, so
+# that streams half-way between each other keep the partners that they have; less than 1, so that none is left for long
+# with the image before the right one.
+NEAR_SHARE = 0.6
+GAPS = 9  # of which the usual one is taken: a lost or a late image changes nothing
 
 Item = TypeVar("Item")
+
+
+class Rhythm:
+    """The usual time between the stamps of a stream, in seconds."""
+
+    def __init__(self) -> None:
+        self._last_s: float | None = None
+        self._gaps_s: deque[float] = deque(maxlen=GAPS)
+
+    def add(self, stamp_s: float) -> None:
+        """The next stamp; one that goes back starts afresh."""
+        if self._last_s is not None and stamp_s < self._last_s:
+            self._gaps_s.clear()
+        elif self._last_s is not None and stamp_s > self._last_s:
+            self._gaps_s.append(stamp_s - self._last_s)
+        self._last_s = stamp_s
+
+    @property
+    def near_s(self) -> float:
+        """How much older a partner may be than what it is to go with, when no nearer one is expected to come; 0 while
+        nothing is known."""
+        return NEAR_SHARE * median(self._gaps_s) if self._gaps_s else 0.0
 
 
 @dataclass
@@ -18,6 +47,7 @@ class _Stream(Generic[Item]):
     last_at_s: float
     last_s: float = -math.inf
     waiting: tuple[float, Item] | None = None  # stamp and image, not processed so far
+    rhythm: Rhythm = field(default_factory=Rhythm)
     lag_s: float = 0.0
     arrived: int = 0
     dropped: int = 0
@@ -27,9 +57,11 @@ class _Stream(Generic[Item]):
 class FrameGroups(Generic[Item]):
     """The newest image of each camera, given out together once all have one, or after a short wait.
 
-    Images whose stamps differ by at most ``sync_s`` belong together: synchronised cameras make complete groups, and
-    free-running ones fall into a rhythm in which near images meet. The first image of a group waits ``wait_s``
-    for the others, and not at all for a camera that has been silent for ``silent_s``. ``now_s`` is any steady clock.
+    Images whose stamps differ by at most ``sync_s`` belong together, unless the older one's camera is about to send a
+    nearer one (``Rhythm``): synchronised cameras make complete groups, after a late image as well, and free-running
+    ones fall into a rhythm in which near images meet. The first image of a group waits ``wait_s`` for the others,
+    or until the next image would push it out, and not at all for a camera that has been silent for ``silent_s``.
+    ``now_s`` is any steady clock.
 
     Stamps of successive groups increase; a camera whose stamps go back starts everything afresh (a bag that loops).
     """
@@ -55,25 +87,28 @@ class FrameGroups(Generic[Item]):
         stream.lag_s = max(max(others, default=stamp_s) - stamp_s, 0.0)
         stream.dropped += stream.waiting is not None
         stream.last_s, stream.waiting = stamp_s, (stamp_s, item)
+        stream.rhythm.add(stamp_s)
+
+    def pushes_out(self, camera: int, stamp_s: float, now_s: float) -> bool:
+        """Whether an image that is about to be added would take the place of one that is news, and not complete a
+        group with the others: then ``take`` comes first."""
+        stream = self.streams[camera]
+        if stream.waiting is None or not self._given_s < stream.waiting[0] < stamp_s:
+            return False
+        return not self._fit([stamp_s if s is stream else _stamp_s(s) for s in self.streams], now_s)
 
     @property
     def has_news(self) -> bool:
         """Whether an image waits that is newer than all that were given out. Older ones wait for company."""
-        return any(stream.waiting is not None and stream.waiting[0] > self._given_s for stream in self.streams)
+        return any(_stamp_s(stream) > self._given_s for stream in self.streams)
 
     def is_complete(self, now_s: float) -> bool:
         """Whether there is nothing to wait for."""
-        if not self.has_news:
-            return False
-        earliest_s = self._newest_s() - self.sync_s
-        return all(
-            self.is_silent(i, now_s) or (stream.waiting is not None and stream.waiting[0] >= earliest_s)
-            for i, stream in enumerate(self.streams)
-        )
+        return self.has_news and self._fit([_stamp_s(stream) for stream in self.streams], now_s)
 
     def take(self) -> list[Item | None]:
         """What waits, per camera; None from a camera that has nothing new. Call it when ``has_news``."""
-        self._given_s = self._newest_s()
+        self._given_s = max(_stamp_s(stream) for stream in self.streams)
         group: list[Item | None] = []
         for stream in self.streams:
             waiting, stream.waiting = stream.waiting, None
@@ -92,11 +127,21 @@ class FrameGroups(Generic[Item]):
         for stream in self.streams:
             stream.last_at_s = now_s
 
-    def _newest_s(self) -> float:
-        return max(stream.waiting[0] for stream in self.streams if stream.waiting is not None)
+    def _fit(self, stamps_s: list[float], now_s: float) -> bool:
+        """Whether images with these stamps, one per camera, belong together."""
+        newest_s = max(stamps_s)
+        return all(
+            newest_s - stamp_s <= min(self.sync_s, stream.rhythm.near_s) or self.is_silent(i, now_s)
+            for i, (stamp_s, stream) in enumerate(zip(stamps_s, self.streams, strict=True))
+        )
 
     def _start_afresh(self) -> None:
         self._given_s = -math.inf
         for stream in self.streams:
             stream.dropped += stream.waiting is not None
-            stream.waiting, stream.last_s, stream.lag_s = None, -math.inf, 0.0
+            stream.waiting, stream.last_s, stream.lag_s, stream.rhythm = None, -math.inf, 0.0, Rhythm()
+
+
+def _stamp_s(stream: _Stream) -> float:
+    """Of the image that waits; -inf where none does."""
+    return -math.inf if stream.waiting is None else stream.waiting[0]

@@ -6,16 +6,17 @@ which names file and line.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from hand_tracking_ros.errors import RecordError
 from hand_tracking_ros.geometry import Box
+from hand_tracking_ros.jsonl import JsonObject, dumps, objects
+from hand_tracking_ros.outputs.gestures import SignReader
+from hand_tracking_ros.pose_records import outputs_to_record, pose_from_record, pose_to_record
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 from hand_tracking_ros.types import Hand, Scale, Source
 
@@ -73,14 +74,9 @@ class TrackedFrame:
 # Writing
 
 
-def dumps(record: Mapping[str, Any]) -> str:
-    """One line of strict JSON, without the newline; values that are not finite become null."""
-    return json.dumps(_finite(record), allow_nan=False)
-
-
 def hand_to_record(hand: Hand) -> dict[str, Any]:
-    """The JSON object of a tracked hand."""
-    return {
+    """The JSON object of a tracked hand; velocities and pose only where they are known."""
+    record = {
         "id": hand.id,
         "side": _SIDE_NAMES[hand.side],
         "side_score": round(hand.side_score, 4),
@@ -96,23 +92,34 @@ def hand_to_record(hand: Hand) -> dict[str, Any]:
         "keypoints_m": None if hand.scale == Scale.NONE else np.round(hand.points_3d, 5).tolist(),
         "scale": hand.scale.name.lower(),
     }
+    if not np.isnan(hand.velocities_3d).all():
+        record["velocities_3d"] = np.round(hand.velocities_3d, 4).tolist()
+    return record if hand.pose is None else {**record, "pose": pose_to_record(hand.pose)}
 
 
-def frame_to_record(tracked: TrackedFrame) -> dict[str, Any]:
-    """The JSON object of one frame of tracking output."""
+def frame_to_record(tracked: TrackedFrame, signs: SignReader | None = None) -> dict[str, Any]:
+    """The JSON object of one frame of tracking output; with ``signs``, which has seen the frames before, also what
+    follows from the poses, and velocities in the image."""
+    hands = [hand_to_record(hand) for hand in tracked.hands]
+    if signs is not None:
+        signs.forget({hand.id for hand in tracked.hands})
+        for hand, record in zip(tracked.hands, hands):
+            record["velocities_px"] = np.round(hand.velocities_px, 2).tolist()
+            if hand.pose is not None:
+                record |= outputs_to_record(hand.pose, signs.read(hand.id, hand.pose, tracked.stamp_s))
     return {
         "frame": tracked.frame,
         "stamp_s": round(tracked.stamp_s, 6),
         "width": tracked.width,
         "height": tracked.height,
         "latency_ms": {stage: round(ms, 3) for stage, ms in tracked.latency_ms.items()},
-        "hands": [hand_to_record(hand) for hand in tracked.hands],
+        "hands": hands,
     }
 
 
-def write_tracks(stream: TextIO, frames: Iterable[TrackedFrame]) -> None:
-    """Append tracking output to an open text file."""
-    stream.writelines(dumps(frame_to_record(tracked)) + "\n" for tracked in frames)
+def write_tracks(stream: TextIO, frames: Iterable[TrackedFrame], signs: SignReader | None = None) -> None:
+    """Append tracking output to an open text file; ``signs`` as in ``frame_to_record``."""
+    stream.writelines(dumps(frame_to_record(tracked, signs)) + "\n" for tracked in frames)
 
 
 def label_to_record(image: LabelledImage) -> dict[str, Any]:
@@ -146,103 +153,27 @@ def _label(hand: LabelledHand) -> dict[str, Any]:
     return record if hand.id is None else {"id": hand.id, **record}
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
-
-
 # Reading
 
 
 def read_labels(path: str | Path) -> list[LabelledImage]:
     """Read labels.jsonl; ``path`` is the file or the data set's folder. Raises RecordError."""
     path = Path(path)
-    return [_labelled_image(obj) for obj in _objects(path / "labels.jsonl" if path.is_dir() else path)]
+    return [_labelled_image(obj) for obj in objects(path / "labels.jsonl" if path.is_dir() else path)]
 
 
 def read_tracks(path: str | Path) -> list[TrackedFrame]:
     """Read tracking output (hands.jsonl). Raises RecordError."""
-    return [_tracked_frame(obj) for obj in _objects(Path(path))]
+    return [_tracked_frame(obj) for obj in objects(Path(path))]
 
 
-class _Object:
-    """A JSON object that knows where it stands, so that every complaint names the place."""
-
-    def __init__(self, values: Any, where: str) -> None:
-        self.where = where
-        if not isinstance(values, dict):
-            self.fail(f"expected an object, got {values!r:.60}")
-        self.values = values
-
-    def fail(self, message: str) -> Any:
-        raise RecordError(f"{self.where}: {message}; the format stands in docs/evaluation.md")
-
-    def get(self, key: str, kinds: type | tuple[type, ...], *, optional: bool = False) -> Any:
-        if key not in self.values and not optional:
-            self.fail(f"'{key}' is missing")
-        value = self.values.get(key)
-        if value is None and optional:
-            return None
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            self.fail(f"'{key}' has the wrong type: {value!r:.60}")
-        return value
-
-    def choice(self, key: str, choices: Mapping[Any, Any]) -> Any:
-        value = self.values.get(key)
-        if not isinstance(value, str | None) or value not in choices:
-            self.fail(f"'{key}' must be one of {', '.join(map(repr, choices))}, got {value!r:.60}")
-        return choices[value]
-
-    def array(self, key: str, *shape: int, optional: bool = False, finite: bool = False) -> np.ndarray | None:
-        """Numbers of ``shape``, null as NaN."""
-        value = self.get(key, list, optional=optional)
-        if value is None:
-            return None
-        try:
-            array = np.array(value, dtype=np.float64)
-        except (TypeError, ValueError):
-            array = np.empty(0)
-        if array.shape != shape:
-            self.fail(f"'{key}' must be {' x '.join(map(str, shape))} numbers")
-        if finite and not np.isfinite(array).all():
-            self.fail(f"'{key}' must not hold null")
-        return array
-
-    def children(self, key: str) -> Iterator[_Object]:
-        for index, item in enumerate(self.get(key, list)):
-            yield _Object(item, f"{self.where}: {key}[{index}]")
-
-
-def _objects(path: Path) -> Iterator[_Object]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON, write null")
-
-    try:
-        with path.open() as stream:
-            for number, line in enumerate(stream, 1):
-                if not line.strip():
-                    continue
-                try:
-                    values = json.loads(line, parse_constant=refuse)
-                except ValueError as error:
-                    raise RecordError(f"{path}:{number}: not a JSON object: {error}") from error
-                yield _Object(values, f"{path}:{number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"cannot read {path}: {error}; expected a file as docs/evaluation.md describes") from error
-
-
-def _labelled_image(obj: _Object) -> LabelledImage:
+def _labelled_image(obj: JsonObject) -> LabelledImage:
     file, video = obj.get("file", str, optional=True), obj.get("video", str, optional=True)
     frame = obj.get("frame", int, optional=video is None)
     if (file is None) == (video is None):
         obj.fail("needs either 'file' or 'video' and 'frame'")
     regions = [] if obj.values.get("ignore") is None else obj.get("ignore", list)
-    wrapped = [_Object({"ignore": region}, f"{obj.where}: ignore[{i}]") for i, region in enumerate(regions)]
+    wrapped = [JsonObject({"ignore": region}, f"{obj.where}: ignore[{i}]") for i, region in enumerate(regions)]
     return LabelledImage(
         width=_positive(obj, "width"),
         height=_positive(obj, "height"),
@@ -257,7 +188,7 @@ def _labelled_image(obj: _Object) -> LabelledImage:
     )
 
 
-def _labelled_hand(obj: _Object) -> LabelledHand:
+def _labelled_hand(obj: JsonObject) -> LabelledHand:
     visible = obj.get("visible", list, optional=True)
     if visible is not None and (len(visible) != NUM_JOINTS or not all(isinstance(v, bool) for v in visible)):
         obj.fail(f"'visible' must be {NUM_JOINTS} times true or false")
@@ -274,7 +205,7 @@ def _labelled_hand(obj: _Object) -> LabelledHand:
     return hand
 
 
-def _tracked_frame(obj: _Object) -> TrackedFrame:
+def _tracked_frame(obj: JsonObject) -> TrackedFrame:
     latency = obj.get("latency_ms", dict, optional=True) or {}
     if not all(isinstance(ms, int | float) for ms in latency.values()):
         obj.fail("'latency_ms' must map stages to numbers")
@@ -288,12 +219,12 @@ def _tracked_frame(obj: _Object) -> TrackedFrame:
     )
 
 
-def _hand(obj: _Object) -> Hand:
-    box = _Object(obj.get("box", dict), f"{obj.where}: box")
+def _hand(obj: JsonObject) -> Hand:
+    box = JsonObject(obj.get("box", dict), f"{obj.where}: box")
     center, size = box.array("center_px", 2, finite=True), box.array("size_px", 2, finite=True)
     if min(size) <= 0:
         box.fail("'size_px' must be positive")
-    points_3d = obj.array("keypoints_m", NUM_JOINTS, 3, optional=True)
+    pose = obj.get("pose", dict, optional=True)
     return Hand(
         id=obj.get("id", int),
         side=obj.choice("side", _SIDES),
@@ -304,17 +235,24 @@ def _hand(obj: _Object) -> Hand:
         keypoints_px=obj.array("keypoints_px", NUM_JOINTS, 2),
         keypoint_scores=obj.array("keypoint_scores", NUM_JOINTS),
         scale=obj.choice("scale", {scale.name.lower(): scale for scale in Scale}),
-        points_3d=np.full((NUM_JOINTS, 3), np.nan) if points_3d is None else points_3d,
+        points_3d=_or_nan(obj.array("keypoints_m", NUM_JOINTS, 3, optional=True), 3),
+        velocities_px=_or_nan(obj.array("velocities_px", NUM_JOINTS, 2, optional=True), 2),
+        velocities_3d=_or_nan(obj.array("velocities_3d", NUM_JOINTS, 3, optional=True), 3),
+        pose=None if pose is None else pose_from_record(JsonObject(pose, f"{obj.where}: pose")),
     )
 
 
-def _box(obj: _Object, key: str) -> tuple[float, float, float, float]:
+def _or_nan(values: np.ndarray | None, dims: int) -> np.ndarray:
+    return np.full((NUM_JOINTS, dims), np.nan) if values is None else values
+
+
+def _box(obj: JsonObject, key: str) -> tuple[float, float, float, float]:
     x0, y0, x1, y1 = obj.array(key, 4, finite=True).tolist()
     if x1 <= x0 or y1 <= y0:
         obj.fail(f"'{key}' must be [x0, y0, x1, y1] with x0 < x1 and y0 < y1, got {[x0, y0, x1, y1]}")
     return x0, y0, x1, y1
 
 
-def _positive(obj: _Object, key: str) -> int:
+def _positive(obj: JsonObject, key: str) -> int:
     value = obj.get(key, int)
     return value if value > 0 else obj.fail(f"'{key}' must be positive, got {value}")

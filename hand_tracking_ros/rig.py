@@ -180,7 +180,10 @@ def rig_from_stereo(left: Calibration, right: Calibration) -> Rig:
             raise CalibrationError(f"the {name} camera is not calibrated (K is 0)")
         cameras.append(camera)
     if right.P[3] == 0 or right.P[0] <= 0:
-        raise CalibrationError("the right camera's projection_matrix has no baseline: calibrate both as a stereo pair")
+        swapped = "; the left camera's has one: are the two swapped?" if left.P[3] else ""
+        raise CalibrationError(
+            f"the right camera's projection_matrix has no baseline: calibrate both as a stereo pair{swapped}"
+        )
     from_left, from_right = np.reshape(left.R, (3, 3)), np.reshape(right.R, (3, 3))  # rectified from camera
     translation = from_right.T @ [right.P[3] / right.P[0], 0.0, 0.0]
     return Rig(

@@ -300,16 +300,23 @@ class RigTracker:
         scores = np.max([k.keypoint_scores for k in seen.values()], axis=0)
         if 0 in seen:
             return replace(seen[0], id=hand_id, right_score=right, presence=best.presence, keypoint_scores=scores)
-        pose = self.filter.pose(hand_id, stamp_s)
-        if pose is None:
-            pose = first_pose(views, Side.RIGHT if right > 0.5 else Side.LEFT, self.filter.size.palm_m).pose
-        place = self._optical.cameras[0]
-        points = place.project(pose.points())
-        depth = place.from_rig(pose.points())[:, 2]
+        pose = self.filter.pose(hand_id, stamp_s) or self._first_pose(views, right)
+        points, depth = np.full((NUM_JOINTS, 2), np.nan), np.full(NUM_JOINTS, np.nan)
+        if pose is not None:
+            place = self._optical.cameras[0]
+            points, z = place.project(pose.points()), place.from_rig(pose.points())[:, 2]
+            depth = (z - z[9]) / pose.palm_m
         return replace(
-            best, id=hand_id, right_score=right, keypoints_px=points, keypoint_scores=scores,
-            depth_rel=(depth - depth[9]) / pose.palm_m, box=box_around_known(points),
+            best, id=hand_id, right_score=right, keypoints_px=points, keypoint_scores=scores, depth_rel=depth,
+            box=box_around_known(points),
         )  # fmt: skip
+
+    def _first_pose(self, views: Sequence[HandView], right: float) -> HandPose | None:
+        """The pose of a new hand; None where the lenses see too little of it."""
+        try:
+            return first_pose(views, Side.RIGHT if right > 0.5 else Side.LEFT, self.filter.size.palm_m).pose
+        except ValueError:
+            return None
 
     def _unseen(self, hand_id: int, stamp_s: float) -> list[HandKeypoints]:
         """A hand that no camera sees in this frame coasts, as long as the filter lets it."""

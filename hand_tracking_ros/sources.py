@@ -175,7 +175,10 @@ class FolderSource(_FileSource):
             return None
         file = self._files[self._position]
         self._position += 1
-        return read_image(file), file.name
+        return self._load(file), file.name
+
+    def _load(self, file: Path) -> np.ndarray:
+        return read_image(file)
 
     def _rewind(self) -> None:
         self._position = 0
@@ -247,7 +250,7 @@ def open_source(
         return _open_url(text, fps, loop, pace, size)
     path = Path(text.removeprefix("file://")).expanduser()
     if path.is_dir():
-        return FolderSource(_images_in(path), fps, loop, pace, size)
+        return FolderSource(images_in(path), fps, loop, pace, size)
     if not path.is_file():
         raise SourceError(
             f"no such source: {path}; give a camera index, /dev/videoN, a video file, a folder of images, a URL or "
@@ -266,7 +269,8 @@ def read_image(path: Path) -> np.ndarray:
         raise SourceError(f"cannot read image {path}: {error}") from error
 
 
-def _images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """The images in ``folder``, in natural order. Raises SourceError when there are none."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise SourceError(f"no images in folder {folder}; expected files ending in {', '.join(IMAGE_SUFFIXES)}")

@@ -13,15 +13,16 @@ from hand_tracking_ros.teleop.arm import ArmConfig, ArmPose, ArmTeleop, HandSamp
 
 TICK_S = 0.02
 START = ArmPose(np.array([0.4, 0.0, 0.3]), exp_rotation(np.array([0.0, np.pi, 0.0])))
-HAND = HandSample("camera", 7, np.array([0.05, 0.1, 0.6]), exp_rotation(np.array([0.2, 0.1, -0.3])), clutch=0.0)
+HAND = HandSample("camera", 7, np.array([0.05, 0.1, 0.6]), exp_rotation(np.array([0.2, 0.1, -0.3])), 0.0, palm_m=0.088)
 FAST = ArmConfig(speed_m_s=5.0, turn_speed_rad_s=10.0)
 
 
 class Session:
-    """A hand before a camera, an arm, and time."""
+    """A hand before a camera, an arm that goes where it should, and time."""
 
     def __init__(self, config: ArmConfig = FAST):
         self.teleop, self.now_s, self.hand = ArmTeleop(config), 100.0, HAND
+        self.arm: ArmPose | None = None  # where it is stuck
         self.teleop.place(START, self.now_s)
 
     def see(self, ticks: int = 1, **changes) -> ArmPose | None:
@@ -29,8 +30,7 @@ class Session:
         self.hand = replace(self.hand, **changes)
         for _ in range(ticks):
             self.now_s += TICK_S
-            if not self.teleop.engaged:
-                self.teleop.place(START, self.now_s)
+            self.teleop.place(self.arm or (self.teleop.target if self.teleop.engaged else START), self.now_s)
             self.teleop.see(self.hand, self.now_s - 0.05, self.now_s)
             target = self.teleop.step(self.now_s)
         return target
@@ -248,11 +248,11 @@ def test_a_short_doubt_goes_on_without_a_jump():
     assert 0 < np.linalg.norm(after.position_m - before.position_m) <= 0.2 * TICK_S + 1e-9
 
 
-@pytest.mark.parametrize("what", ["position_m", "rotation", "clutch"])
+@pytest.mark.parametrize("what", ["position_m", "rotation", "clutch", "palm_m"])
 def test_a_pose_that_is_not_finite_stops(what):
     session = Session()
     target = session.engage()
-    bad = float("nan") if what == "clutch" else np.full_like(getattr(HAND, what), np.nan)
+    bad = float("nan") if what in ("clutch", "palm_m") else np.full_like(getattr(HAND, what), np.nan)
     session.see(1, **{what: bad})
     assert session.teleop.status == "the hand's pose is not finite"
     session.hand = HAND
@@ -265,6 +265,24 @@ def test_a_wrist_that_jumps_stops():
     session.see(1, position_m=HAND.position_m + np.array([0.2, 0, 0]))
     assert session.teleop.status == "the hand jumped"
     session.assert_stands_still(target)
+
+
+@pytest.mark.parametrize("palm_m", [0.0865, 0.0895])
+def test_a_hand_whose_size_is_still_being_learned_stops(palm_m):
+    """It stands still at one place in the image, and is believed to be ever further away, or nearer."""
+    session = Session()
+    target = session.engage()
+    for share in np.linspace(1, 1.0099 if palm_m > HAND.palm_m else 0.9901, 20):
+        session.see(palm_m=share * HAND.palm_m, position_m=share * HAND.position_m)
+    assert session.teleop.engaged, "as well as one knows a size"
+    target = session.teleop.target
+    assert np.linalg.norm(target.position_m - START.position_m) < 0.0065
+    session.see(palm_m=palm_m, position_m=palm_m / HAND.palm_m * HAND.position_m)
+    assert session.teleop.status == "the size of the hand changed"
+    session.assert_stands_still(target)
+    session.see(1, clutch=0.0, position_m=HAND.position_m)
+    session.see(12, clutch=0.95)
+    assert session.teleop.engaged, "the new size is as good"
 
 
 def test_a_hand_that_turns_too_far_stops():
@@ -365,6 +383,46 @@ def test_it_does_not_engage_without_a_fresh_arm_pose_inside_the_workspace():
     outside = Session()
     outside.teleop.place(ArmPose(np.array([0.4, 0.0, 0.9]), np.eye(3)), outside.now_s)
     assert close(outside) == "cannot engage: the arm is outside of the workspace"
+
+
+def test_an_arm_that_stands_still_stops_and_its_target_is_where_it_is():
+    """A protective stop: let go, the arm has no way to go."""
+    session = Session(replace(FAST, speed_m_s=0.25))
+    session.engage()
+    session.arm = START
+    for k in range(12):
+        target = session.see(position_m=HAND.position_m + np.array([0.0, 0.0, 0.008 * k]))
+    assert session.teleop.engaged and target.position_m[0] - START.position_m[0] > 0.05
+    for k in range(12, 24):
+        session.see(position_m=HAND.position_m + np.array([0.0, 0.0, 0.008 * k]))
+    assert session.teleop.status == "the arm does not follow: it is 0.10 m and 0.0 rad from the target"
+    same(session.teleop.target, START)
+    session.assert_stands_still(session.teleop.target)
+
+
+def test_an_arm_that_does_not_turn_stops_unless_it_need_not_turn():
+    for turn in (True, False):
+        session = Session(replace(FAST, turn=turn))
+        session.engage()
+        session.arm = replace(START, rotation=exp_rotation(np.array([0, 0.6, 0])) @ START.rotation)
+        session.see()
+        assert session.teleop.engaged != turn
+    assert Session().teleop.config.most_lag_rad < 0.6
+
+
+def test_an_arm_that_falls_silent_stops_though_the_hand_goes_on():
+    session = Session(replace(FAST, arm_timeout_s=0.3))
+    session.engage()
+    for k in range(30):
+        session.now_s += TICK_S
+        hand = replace(session.hand, position_m=HAND.position_m + 0.001 * k)
+        session.teleop.see(hand, session.now_s - 0.05, session.now_s)
+        target = session.teleop.step(session.now_s)
+        assert session.teleop.engaged == (k < 15)
+    assert session.teleop.status == "no news of the arm for 0.3 s"
+    np.testing.assert_allclose(np.linalg.norm(target.position_m - START.position_m), 0.014 * 3**0.5)
+    session.teleop.place(target, session.now_s)
+    session.assert_stands_still(target)
 
 
 def test_new_settings_stop_and_hold():

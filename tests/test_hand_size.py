@@ -10,7 +10,7 @@ from hand_tracking_ros.config import PoseConfig
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.hand_size import HandSize, from_hand_length, load_hand_size, save_hand_size
-from hand_tracking_ros.kinematics import FLAT_HAND, HandPose
+from hand_tracking_ros.kinematics import FLAT_HAND, MEAN_HAND, HandPose
 from hand_tracking_ros.skeleton import Side
 from hand_tracking_ros.smoothing import HandFilter
 from hand_tracking_ros.types import Camera, HandKeypoints, Source
@@ -64,6 +64,10 @@ def test_the_command_writes_and_shows(tmp_path, capsys):
     assert main(["size", "--hand-mm", "180", "--output", str(path)]) == 0
     assert main(["size", "--show", str(path)]) == 0
     assert capsys.readouterr().out.count("palm length 87.0 mm") == 2
+    save_hand_size(path, HandSize(0.09, 0.01, finger_ratio=1.1, finger_sigma=0.01))
+    assert main(["size", "--show", str(path)]) == 0
+    index_mm = 99 * MEAN_HAND.bone_lengths[5]  # 90 mm times 1.1
+    assert f"index  {index_mm:.1f}, " in capsys.readouterr().out
     assert main(["size", "--palm-mm", "900", "--output", str(path)]) == 2
     assert "got 0.9" in capsys.readouterr().err
     assert main(["size", "--palm-mm", "90"]) == 2

@@ -106,3 +106,5 @@ def test_the_rigs_launch_file_starts_a_camera_per_source(tmp_path):
     (start,) = [entity for entity in description.entities if isinstance(entity, OpaqueFunction)]
     nodes = start.execute(context)
     assert [node.node_executable for node in nodes] == ["rig_tracker_node", "camera_node", "camera_node"]
+    context.launch_configurations |= {"rig": "tf:left,right", "sources": ""}
+    assert [node.node_executable for node in start.execute(context)] == ["rig_tracker_node"]

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from blob_models import draw
+from blob_models import draw, hand_at
 from rclpy.lifecycle import TransitionCallbackReturn
 from ros_graph import Ros, diagnostics, write_blob_models, write_clip
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from hand_tracking_ros.calibration import Calibration, save_camera_yaml
+from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.msg import HandArray, HandBox, HandBoxArray, HandKeypoints, HandKeypointsArray
 from hand_tracking_ros.nodes.base import image_qos, result_qos
-from hand_tracking_ros.nodes.conversions import image_to_message, time_from_ns
-from hand_tracking_ros.types import Scale
+from hand_tracking_ros.nodes.conversions import boxes_to_message, image_to_message, keypoints_to_message, time_from_ns
+from hand_tracking_ros.nodes.diagnostics import Statistics
+from hand_tracking_ros.nodes.image_input import CameraInput
+from hand_tracking_ros.types import HandBox as KnownBox
+from hand_tracking_ros.types import HandKeypoints as Keypoints
+from hand_tracking_ros.types import Scale, Source
 
 WIDTH, HEIGHT = 640, 480
 MS = 1_000_000
@@ -167,12 +173,87 @@ def test_time_that_jumps_back_starts_afresh(ros, models):
     assert diagnostics(tracker.node)["lost"] == "0"
 
 
-def test_an_image_of_another_size_is_taken(ros, models):
+def test_without_camera_info_an_image_of_another_size_is_taken(ros, models):
     tracker = Tracker(ros, "/size", models)
     tracker.send_good()
     tracker.images.publish(image_to_message(draw((300, 200), size=(800, 600)), tracker.header()))
     ros.until(lambda: len(tracker.hands) == 2, "an answer to the larger image")
     assert (tracker.hands[1].image_width, tracker.hands[1].image_height) == (800, 600)
+
+
+def info(width: int, height: int, **changes) -> CameraInfo:
+    k = [500.0, 0.0, width / 2, 0.0, 500.0, height / 2, 0.0, 0.0, 1.0]
+    return CameraInfo(width=width, height=height, k=k, **changes)
+
+
+def test_images_of_another_size_than_camera_info_get_no_metres_and_a_change_of_both_recovers(ros, models, capfd):
+    tracker = Tracker(ros, "/misfit", models)
+
+    def state(stated: CameraInfo) -> None:
+        tracker.infos.publish(stated)
+        ros.until(lambda: tracker.node._camera.size_wh == (stated.width, stated.height), "camera_info")
+
+    def answer(size: tuple[int, int]) -> int:
+        before = len(tracker.hands)
+        tracker.images.publish(image_to_message(draw((300, 200), size=size), tracker.header()))
+        ros.until(lambda: len(tracker.hands) > before, "an answer")
+        (hand,) = tracker.hands[-1].hands
+        assert np.isfinite(hand.points_3d[9].z)
+        return hand.scale
+
+    state(info(1280, 720))
+    assert [answer((640, 480)) for _ in range(3)] == [Scale.RELATIVE] * 3
+    problem = "images are 640x480, but /misfit/camera_info is for 1280x720: set the camera to the calibrated size"
+    assert problem in diagnostics(tracker.node)["message"] and capfd.readouterr().err.count(problem) == 1
+    state(info(640, 480))
+    assert [answer((640, 480)) for _ in range(3)] == [Scale.ASSUMED] * 3
+    assert "image size" not in diagnostics(tracker.node)["message"]
+    assert answer((800, 600)) == Scale.RELATIVE  # the images change first, then camera_info
+    state(info(800, 600))
+    assert answer((800, 600)) == Scale.ASSUMED and "image size" not in diagnostics(tracker.node)["message"]
+    state(info(640, 480))
+    assert answer((800, 600)) == Scale.RELATIVE  # no metres of a pose from before
+    assert answer((640, 480)) == Scale.ASSUMED and diagnostics(tracker.node)["skipped"] == "0"
+
+
+def test_the_size_of_images_follows_from_roi_and_binning():
+    node = SimpleNamespace(
+        statistics=Statistics(), resolve_topic_name=lambda name: f"/{name}", get_logger=None, warn=lambda text: None
+    )
+    camera = CameraInput(node)
+    camera._on_info(info(2049, 1536, binning_x=2, binning_y=2))
+    assert camera.fitting((768, 1024)).fx == camera.fitting((768, 1025)).fx == 250.0  # drivers round up or down
+    assert camera.fitting((1536, 2049)) is None and "is for 1024x768" in node.statistics.problems["image size"]
+    camera._on_info(info(1280, 720, roi=RegionOfInterest(x_offset=320, y_offset=120, width=640, height=480)))
+    assert camera.fitting((480, 640)).cx == 320.5 and camera.fitting((720, 1280)) is None
+    camera._on_info(info(0, 0))  # says nothing
+    assert camera.fitting((480, 640)) is camera.camera and node.statistics.problems == {}
+
+
+@pytest.mark.parametrize("name", ["keypoint_node", "filter_node"])
+def test_stage_nodes_report_images_of_another_size_than_camera_info(ros, models, name):
+    namespace = f"/misfit_{name}"
+    node = ros.node(name, namespace, **(models if name == "keypoint_node" else {}))
+    assert node.bring_up()
+    ros.publisher(CameraInfo, f"{namespace}/camera_info").publish(info(1280, 720))
+    ros.until(lambda: diagnostics(node).get("camera") == "calibrated", "camera_info")
+    header, points = Header(stamp=time_from_ns(5 * MS)), hand_at(300, 240)
+    box = KnownBox(box_around(points), 0.9, id=1, source=Source.PROPAGATED)
+    if name == "keypoint_node":
+        images = ros.publisher(Image, f"{namespace}/image_raw")
+        boxes = ros.publisher(HandBoxArray, f"{namespace}/boxes", qos=result_qos())
+        images.publish(image_to_message(draw((300, 240)), header))
+        boxes.publish(boxes_to_message([box], header, WIDTH, HEIGHT))
+    else:
+        hands = ros.listen(HandArray, f"{namespace}/hands")
+        keypoints = ros.publisher(HandKeypointsArray, f"{namespace}/keypoints", qos=result_qos())
+        seen = Keypoints(1, box.box, Source.PROPAGATED, points, np.ones(21), np.zeros(21), 1.0, 0.9)
+        keypoints.publish(keypoints_to_message([seen], header, WIDTH, HEIGHT))
+        ros.until(lambda: hands, "hands")
+        assert hands[0].hands[0].scale == Scale.RELATIVE
+    ros.until(lambda: diagnostics(node)["frames"] == "1", "a frame")
+    wanted = f"image size: images are 640x480, but {namespace}/camera_info is for 1280x720"
+    assert diagnostics(node)["message"].startswith(wanted)
 
 
 def missing_file(folder):

@@ -25,7 +25,7 @@ from hand_tracking_ros.types import HandKeypoints, Source
 
 MS = 1_000_000
 K = [500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0]
-HAND_M = 0.5
+HAND_M = 0.7  # the palm of the drawn hand is 77 mm long there
 
 
 def depth_message(header: Header, encoding: str, size=(640, 480), hand_m: float = HAND_M) -> Image:
@@ -42,7 +42,7 @@ def depth_message(header: Header, encoding: str, size=(640, 480), hand_m: float 
 class Bench:
     """An active tracker node with a calibrated camera, fed by hand."""
 
-    def __init__(self, ros, namespace: str, parameters: dict) -> None:
+    def __init__(self, ros, namespace: str, parameters: dict, k=tuple(K)) -> None:
         self.ros, self.count = ros, 0
         self.node = ros.node("hand_tracker_node", namespace, depth__enabled=True, **parameters)
         assert self.node.bring_up()
@@ -50,7 +50,7 @@ class Bench:
         self.images = ros.publisher(Image, f"{namespace}/image_raw")
         self.depths = ros.publisher(Image, f"{namespace}/depth/image_rect_raw", image_qos(4))
         infos = ros.publisher(CameraInfo, f"{namespace}/camera_info")
-        infos.publish(CameraInfo(header=self.header(), width=640, height=480, k=K))
+        infos.publish(CameraInfo(header=self.header(), width=640, height=480, k=k))
         ros.until(lambda: diagnostics(self.node).get("camera") == "calibrated", "the camera")
 
     def header(self, late_ms: float = 0.0) -> Header:
@@ -82,10 +82,61 @@ def test_depth_places_the_hand_where_it_is_whichever_message_comes_first(ros, mo
     for order in range(16):
         answer = bench.send(encoding, depth_first=order % 2 == 0, apart_ms=5)
     (hand,) = hands_from_message(answer)
-    assert hand.points_3d[9, 2] == pytest.approx(HAND_M, abs=0.03)  # its size alone would say 0.41 m: see below
+    assert hand.points_3d[9, 2] == pytest.approx(HAND_M, abs=0.03)  # its size alone would say 0.61 m: see below
     report = bench.report()
     assert report["depth_used"] == "16" and report["depth_missing"] == report["depth_errors"] == "0"
-    assert report["message"] == "active"
+    assert "depth" not in report["message"] and "hand size" not in report["message"]
+
+
+@pytest.mark.parametrize("rate_hz", [30, 60, 90])
+def test_images_that_come_before_their_depth_get_their_own_also_after_a_late_one(ros, models, rate_hz):
+    bench = Bench(ros, f"/depth_order_{rate_hz}", {**models, "depth__wait_s": 1.0, "depth__silent_s": 60.0})
+    process, used = bench.node._depth._process, []
+
+    def noted(image: Image, depth: Image | None) -> None:
+        stamps = [stamp_ns(m.header.stamp) * rate_hz / 1e9 for m in (image, depth) if m is not None]
+        used.append([round(stamp) for stamp in stamps])
+        process(image, depth)
+
+    bench.node._depth._process = noted
+
+    def send(what: str, count: int) -> None:
+        header = Header(stamp=time_from_ns(round(count * 1e9 / rate_hz)), frame_id="eye")
+        if what == "image":
+            bench.images.publish(image_to_message(draw((320, 240)), header))
+        else:
+            bench.depths.publish(depth_message(header, "16UC1"))
+        ros.spin(0.05)
+
+    for count in range(1, 7):
+        send("image", count)
+        send("depth", count)
+    send("image", 7)
+    send("image", 8)  # the seventh depth image is late
+    for count in (7, 8):
+        send("depth", count)
+    for count in range(9, 12):
+        send("image", count)
+        send("depth", count)
+    ros.until(lambda: len(used) == 11, "all images")
+    assert [pair for pair in used if pair[0] != 7] == [[count, count] for count in range(1, 12) if count != 7]
+    assert [7, 7] not in used and bench.report()["depth_errors"] == "0"
+
+
+@pytest.mark.parametrize(("share", "says"), [(1.3, "palms measure 6"), (1.0, ""), (0.6, "palms measure 1")])
+def test_a_wrong_focal_length_is_found_out_by_the_size_of_hands(ros, models, share, says):
+    k = [share * K[0], *K[1:4], share * K[4], *K[5:]]
+    bench = Bench(ros, f"/depth_focal_{round(10 * share)}", {**models, "depth__wait_s": 1.0}, k)
+    for _ in range(16):
+        bench.send("16UC1", depth_first=True)
+    report = bench.report()
+    assert report["hand_size"] == "measured" and ("hand size" in report["message"]) == bool(says)
+    if says:
+        assert report["message"].startswith(f"hand size: {says}")
+        assert "mm, those of adults 70 to 108 mm: unless the hands are a child's" in report["message"]
+        assert "check the focal length in camera_info" in report["message"] and report["level"] == "1"
+    bench.node.trigger_deactivate()
+    assert diagnostics(bench.node)["message"] == "inactive"
 
 
 def test_without_depth_images_tracking_goes_on_and_the_report_says_so(ros, models):
@@ -99,7 +150,7 @@ def test_without_depth_images_tracking_goes_on_and_the_report_says_so(ros, model
     assert "no depth image on /depth_none/depth/image_rect_raw for" in report["message"] and report["level"] == "1"
     assert report["depth_missing"] == "5"
     bench.send("32FC1", depth_first=True)
-    assert bench.report()["message"] == "active"
+    assert "depth" not in bench.report()["message"]
 
 
 BAD = {
@@ -117,7 +168,7 @@ def test_depth_that_cannot_be_used_is_counted_and_explained(ros, models, case):
     report = bench.report()
     assert report["depth_errors"] == "3" and says in report["message"] and report["skipped"] == "0"
     bench.send("32FC1")
-    assert bench.report()["message"] == "active"
+    assert "depth" not in bench.report()["message"]
 
 
 def test_depth_images_of_other_times_are_not_used_and_the_report_says_so(ros, models):
@@ -159,7 +210,7 @@ def test_filter_node_measures_with_the_depth_image_of_the_keypoints_stamp(ros):
         keypoints.publish(keypoints_to_message([seen], header(count), width=640, height=480))
         ros.until(lambda: len(answers) > before, "an answer")  # noqa: B023
     (hand,) = hands_from_message(answers[-1])
-    assert hand.id == 7 and hand.points_3d[9, 2] == pytest.approx(HAND_M, abs=0.03)  # not 0.41 m, and not 1 m
+    assert hand.id == 7 and hand.points_3d[9, 2] == pytest.approx(HAND_M, abs=0.03)  # not 0.61 m, and not 1 m
     report = diagnostics(node)
     assert report["depth_used"] == "11" and report["depth_missing"] == report["depth_errors"] == "0"
     keypoints.publish(keypoints_to_message([], header(13), width=424, height=240))

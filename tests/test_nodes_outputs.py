@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.kinematics import NUM_ANGLES, HandPose, exp_rotation
 from hand_tracking_ros.msg import HandArray, HandKeypointsArray, XrHand, XrHandArray
 from hand_tracking_ros.nodes.base import result_qos
-from hand_tracking_ros.nodes.conversions import image_to_message, keypoints_to_message, time_from_ns
+from hand_tracking_ros.nodes.conversions import image_to_message, keypoints_to_message, stamp_ns, time_from_ns
 from hand_tracking_ros.nodes.hand_messages import hands_from_message
+from hand_tracking_ros.nodes.outputs import _TfPublisher
 from hand_tracking_ros.outputs.frames import rotation_of, wrist_rotation
 from hand_tracking_ros.outputs.openxr import KEYPOINT_JOINTS, XrJoint, xr_joints
 from hand_tracking_ros.outputs.urdf import joint_names
 from hand_tracking_ros.skeleton import Side
-from hand_tracking_ros.types import Camera, HandKeypoints, Source
+from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Scale, Source
 
 CAMERA = Camera(500.0, 500.0, 320.0, 240.0)
 MS = 1_000_000
@@ -84,7 +86,7 @@ def turn(orientation) -> np.ndarray:
 
 
 def test_every_form_of_two_hands_tells_of_the_same_poses(ros):
-    topics = {"joint_states": JointState, "wrist_poses": PoseArray, "xr_hands": XrHandArray}
+    topics = {"joint_states": JointState, "wrist_poses": PoseArray, "palm_poses": PoseArray, "xr_hands": XrHandArray}
     topics |= {f"{side}/{part}_pose": PoseStamped for side in ("left", "right") for part in ("wrist", "palm")}
     filtering = Filter(ros, "/forms", gestures__hold_s=0.0)
     got = {topic: ros.listen(kind, f"{filtering.root}/{topic}") for topic, kind in topics.items()}
@@ -104,9 +106,12 @@ def test_every_form_of_two_hands_tells_of_the_same_poses(ros):
     assert list(states.name) == [*joint_names(Side.LEFT), *joint_names(Side.RIGHT)]
     np.testing.assert_allclose(states.position, [*left.pose.angles, *right.pose.angles], atol=1e-6)
     wrists = got["wrist_poses"][-1].poses
-    for wrist, hand in zip(wrists, (right, left), strict=True):
+    palms = got["palm_poses"][-1].poses
+    for wrist, palm, hand in zip(wrists, palms, (right, left), strict=True):
         assert position(wrist.position) == hand.pose.position_m.tolist()
         np.testing.assert_allclose(turn(wrist.orientation), wrist_rotation(hand.pose), atol=1e-9)
+        assert palm.orientation == wrist.orientation
+        np.testing.assert_allclose(position(palm.position), hand.points_3d[[0, 9]].mean(axis=0), atol=1e-9)
     for hand, side in ((left, "left"), (right, "right")):
         wrist, palm = got[f"{side}/wrist_pose"][-1].pose, got[f"{side}/palm_pose"][-1].pose
         assert position(wrist.position) == hand.pose.position_m.tolist()
@@ -123,11 +128,48 @@ def test_every_form_of_two_hands_tells_of_the_same_poses(ros):
         assert xr_hand.grasp_strength > 0.6
 
     gone = filtering.send([])
-    ros.until(
-        lambda: all(got[topic][-1].header == gone.header for topic in ("joint_states", "wrist_poses", "xr_hands")), ""
-    )
-    assert len(got["joint_states"][-1].name) == len(got["wrist_poses"][-1].poses) == len(got["xr_hands"][-1].hands) == 0
+    arrays = {"joint_states": "name", "wrist_poses": "poses", "palm_poses": "poses", "xr_hands": "hands"}
+    ros.until(lambda: all(got[topic][-1].header == gone.header for topic in arrays), "the next message of each")
+    assert all(len(getattr(got[topic][-1], field)) == 0 for topic, field in arrays.items())
     assert all(len(got[f"{side}/wrist_pose"]) == 5 for side in ("left", "right")), "a pose of a hand that is not there"
+
+
+def test_predicted_poses_carry_the_time_for_which_they_hold_and_hands_that_of_their_image(ros):
+    filtering = Filter(ros, "/ahead", filter__predict_s=0.05)
+    kinds = {"joint_states": JointState, "wrist_poses": PoseArray, "palm_poses": PoseArray, "xr_hands": XrHandArray}
+    kinds["right/palm_pose"] = PoseStamped
+    got = {topic: ros.listen(kind, f"{filtering.root}/{topic}") for topic, kind in kinds.items()}
+
+    def sent() -> bool:
+        filtering.send([keypoints_of(3, fist(Side.RIGHT, 0.0))])
+        return all(got.values())
+
+    ros.until(sent, "all forms")
+    hands = filtering.send([keypoints_of(3, fist(Side.RIGHT, 0.0))])
+    image_ns = filtering.count * 20 * MS
+    wanted = {topic: image_ns + (0 if topic == "xr_hands" else 50 * MS) for topic in kinds}
+    assert stamp_ns(hands.header.stamp) == image_ns
+    ros.until(lambda: {t: stamp_ns(m[-1].header.stamp) for t, m in got.items()} == wanted, f"the stamps {wanted}")
+    assert {messages[-1].header.frame_id for messages in got.values()} == {"eye"}
+
+
+def test_frames_are_not_published_below_a_frame_without_a_name(monkeypatch):
+    """With what comes in place of tf2_msgs, which has no wheel."""
+    kind, published, said = (lambda transforms: transforms), [], []
+    monkeypatch.setattr("hand_tracking_ros.nodes.outputs.tf_message_type", lambda parameter: kind)
+    publisher = SimpleNamespace(publish=published.append)
+    node = SimpleNamespace(publish_to=lambda *arguments: publisher, warn=said.append)
+    frames = _TfPublisher(node)
+    pose = fist(Side.RIGHT, 0.0)
+    values = {"scale": Scale.ASSUMED, "points_3d": pose.points(), "pose": pose}
+    seen = keypoints_of(3, pose)
+    hand = Hand(3, Side.RIGHT, 0.9, 0.9, Source.PROPAGATED, seen.box, seen.keypoints_px, np.ones(21), **values)
+    frames.publish([hand], Header())
+    assert published == [] and "images have no frame_id" in said[0]
+    frames.publish([], Header())
+    assert len(said) == 1
+    frames.publish([hand], Header(frame_id="eye"))
+    assert {frame.child_frame_id for frame in published[0]} == {"right_hand_3", "right_palm_3", "right_hand"}
 
 
 def test_without_calibration_the_arrays_are_empty_and_the_log_says_why(ros, capfd):

@@ -132,10 +132,11 @@ def test_a_camera_whose_name_makes_no_topic_is_refused(ros, models, tmp_path, ca
     assert "'left eye'" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["hand_tracker_node", "rig_tracker_node"])
+@pytest.mark.parametrize("name", ["hand_tracker_node", "filter_node", "rig_tracker_node"])
 def test_the_size_of_the_hands_is_saved_reset_and_loaded(ros, models, rig_file, tmp_path, name):
     namespace, file = f"/size_{name}", tmp_path / "me.yaml"
-    node = ros.node(name, namespace, **models, **({"rig__file": rig_file} if name.startswith("rig") else {}))
+    parameters = {"filter_node": {}, "hand_tracker_node": models}
+    node = ros.node(name, namespace, **parameters.get(name, {**models, "rig__file": rig_file}))
 
     def call(service: str) -> tuple[bool, str]:
         answer = ros.call(Trigger, f"{namespace}/{name}/{service}_hand_size", Trigger.Request())
@@ -145,13 +146,16 @@ def test_the_size_of_the_hands_is_saved_reset_and_loaded(ros, models, rig_file, 
     assert node.bring_up()
     success, text = call("save")
     assert not success and "not measured so far (palm 88.0 mm" in text
-    node._tracker.filter.size = HandSize(0.08, 0.01)  # as after some seconds with two cameras
+    hand_filter = node._filter if name == "filter_node" else node._tracker.filter
+    hand_filter.size = HandSize(0.08, 0.01)  # as after some seconds with two cameras
     success, text = call("save")
     assert not success and "set the parameter hand_size.file" in text
     node.set_parameters([Parameter("hand_size.file", value=str(file))])
     success, text = call("save")
     assert success and "80.0 mm" in text and load_hand_size(file) == HandSize(0.08, 0.01)
-    assert call("reset")[0] and node._tracker.filter.size == HandSize(0.088)
+    node.observe()
+    assert diagnostics(node)["hand_size"] == "measured" and diagnostics(node)["palm_m"] == "0.08"
+    assert call("reset")[0] and hand_filter.size == HandSize(0.088)
 
 
 def test_a_size_file_is_loaded_and_a_missing_one_fails_to_configure(ros, models, tmp_path, capfd):

@@ -56,7 +56,7 @@ def test_stage_nodes_share_the_names_and_defaults_of_the_tracker_node():
             if name != "stage.timeout_s":
                 assert tracker[name].default == field.default, (node, name)
     stages = {name for node in graph.STAGES_GRAPH[1:] for name, _ in flat_fields(settings.NODE_CONFIGS[node])}
-    extras = {name for name in tracker if name.startswith(("budget.", "hand_size."))}  # not in the stage graph
+    extras = {name for name in tracker if name.startswith("budget.")}  # not in the stage graph
     assert set(tracker) - extras <= stages, "a parameter of the tracker that no stage knows"
 
 
@@ -91,6 +91,13 @@ def test_a_rig_starts_a_camera_per_source_below_its_name_and_says_when_they_do_n
     assert right.parameters["camera.frame_id"] == "right_optical_frame"
     assert all(set(start.parameters) <= settings.known_names() for start in (tracker, left, right))
     assert [start.node for start in graph.rig_starts(file, [])] == ["rig_tracker_node"]
+    (tracker,) = graph.rig_starts("tf:left,right", [], "openvino")
+    assert (
+        tracker.parameters.items() >= {"rig.extrinsics": "tf", "rig.cameras": "left,right", "autostart": True}.items()
+    )
+    assert tracker.parameters["inference.backend"] == "openvino" and set(tracker.parameters) <= settings.known_names()
+    with pytest.raises(ConfigError, match="sources go with a rig file, not with 'tf:left,right'"):
+        graph.rig_starts("tf:left,right", ["a", "b"])
     with pytest.raises(ConfigError, match="3 sources for the 2 cameras of .* \\(left, right\\)"):
         graph.rig_starts(file, ["a", "b", "c"])
 

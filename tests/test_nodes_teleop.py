@@ -19,7 +19,9 @@ from std_msgs.msg import Bool, Header
 from hand_tracking_ros.geometry import Box
 from hand_tracking_ros.kinematics import LIMITS, HandPose, exp_rotation
 from hand_tracking_ros.msg import XrHand, XrHandArray
+from hand_tracking_ros.nodes.arm_teleop_node import hand_sample
 from hand_tracking_ros.nodes.base import result_qos
+from hand_tracking_ros.nodes.conversions import time_from_ns
 from hand_tracking_ros.nodes.hand_messages import fill_pose, fill_xr_hand
 from hand_tracking_ros.outputs.frames import wrist_rotation
 from hand_tracking_ros.outputs.gestures import HandSigns
@@ -205,6 +207,60 @@ def test_the_axes_named_dex_are_those_of_the_package(side):
     np.testing.assert_array_equal(estimated @ turn, ROBOT_AXES["dex"])
 
 
+class CopyingRetargeter:
+    """Stands in for dex-retargeting, which is not everywhere: the robot's joints are the wrist's place."""
+
+    joint_names = ("x", "y")
+
+    def __init__(self, config) -> None:
+        pass
+
+    def retarget(self, points_m: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+        return points_m[0, :2]
+
+
+def test_the_retargeting_node_follows_one_sure_hand_without_a_jump(ros, monkeypatch):
+    monkeypatch.setattr("hand_tracking_ros.nodes.retarget_node.HandRetargeter", CopyingRetargeter)
+    node = ros.node("retarget_node", "/follow", retarget__speed=0.3, retarget__ramp_s=0.1)
+    assert node.bring_up()
+    targets = ros.listen(JointState, "/follow/retarget_node/joint_targets")
+    hands = ros.publisher(XrHandArray, "/follow/hand_tracker_node/xr_hands", result_qos())
+    robot = ros.publisher(JointState, "/follow/robot_joints", result_qos())
+    stamp = iter(range(1, 1000))
+
+    def show(*places: tuple[int, float], score: float = 0.9) -> None:
+        """The next image, with hands (id, x in m)."""
+        seen = [
+            xr_hand(HandPose(Side.RIGHT, np.eye(3), np.array([x, 0, 0.6]), np.zeros(20), 0.088), 0, i)
+            for i, x in places
+        ]
+        for hand in seen:
+            hand.score = score
+        frames = node.statistics.frames
+        hands.publish(XrHandArray(header=Header(stamp=time_from_ns(next(stamp) * 33_000_000)), hands=seen))
+        ros.until(lambda: node.statistics.frames > frames, "the image to be taken")
+        ros.spin(0.02)
+
+    robot.publish(JointState(name=["x", "z"], position=[0.1, 9.0]))
+    robot.publish(JointState(name=["y"], position=[0.0]))
+    ros.until(lambda: node._follower.target is not None, "where the robot is")
+    show((5, 0.1))
+    for _ in range(3):
+        show((2, 0.5), (5, 0.1))  # another hand of that side
+    show((5, 0.3), score=0.4)
+    assert [list(target.position) for target in targets] == [[0.1, 0.0]] * 4
+    for _ in range(10):
+        show((2, 0.5))
+    steps = np.diff([target.position[0] for target in targets])
+    assert steps[3] == 0 and 0 < steps.max() <= 0.3 * 0.033 + 1e-9
+    assert 0.12 < targets[-1].position[0] < 0.2 and list(targets[-1].name) == ["x", "y"]
+
+
+def test_the_palm_length_that_metres_count_on_reaches_the_arm():
+    pose = HandPose(Side.RIGHT, np.eye(3), np.array([0, 0, 0.6]), np.zeros(20), 0.093)
+    assert hand_sample(xr_hand(pose, 1.0), "eye", "fist").palm_m == pytest.approx(0.093)
+
+
 def test_the_retargeting_node_publishes_the_robot_hands_joints(ros, tmp_path):
     pytest.importorskip("dex_retargeting", reason="needs dex-retargeting: pip install 'hand_tracking_ros[retarget]'")
     path = write_own_hand(tmp_path, Side.RIGHT, "vector")
@@ -213,7 +269,8 @@ def test_the_retargeting_node_publishes_the_robot_hands_joints(ros, tmp_path):
     targets = ros.listen(JointState, "/robot_hand/retarget_node/joint_targets")
     hands = ros.publisher(XrHandArray, "/robot_hand/hand_tracker_node/xr_hands", result_qos())
     pose = HandPose(Side.RIGHT, np.eye(3), np.array([0, 0, 0.6]), LIMITS.mean(axis=1), 0.088)
-    message = XrHandArray(header=Header(frame_id="eye"), hands=[xr_hand(pose, 0.5)])
+    header = Header(frame_id="eye", stamp=time_from_ns(1))
+    message = XrHandArray(header=header, hands=[xr_hand(pose, 0.5)])
     hands.publish(message)
     ros.until(lambda: bool(targets), "joint targets")
     assert targets[0].header == message.header

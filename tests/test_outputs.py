@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hand_tracking_ros.cli import main
 from hand_tracking_ros.config import GestureConfig, PoseConfig
+from hand_tracking_ros.hand_size import HandSize, save_hand_size
 from hand_tracking_ros.kinematics import ANGLE_NAMES, LIMITS, HandPose, KinematicHand, exp_rotation
 from hand_tracking_ros.outputs import frames, gestures, openxr, urdf
 from hand_tracking_ros.outputs.gestures import Gesture, SignReader
@@ -361,6 +362,23 @@ def test_urdf_command_prints_and_refuses_sizes_that_are_none(capsys):
     assert "no size of a hand: palm_m 8.8" in capsys.readouterr().err
     with pytest.raises(ValueError, match="left or right"):
         urdf.hand_urdf(Side.UNKNOWN, 0.088)
+
+
+def test_urdf_of_a_calibrated_hand(tmp_path, capsys):
+    """A palm of 80 mm, and an index finger of 40, 22 and 20 mm."""
+    sized, written = tmp_path / "me.yaml", tmp_path / "hand.urdf"
+    assert main(["size", "--palm-mm", "80", "--finger-mm", "index=40,22,20", "--output", str(sized)]) == 0
+    command = ["urdf", "--side", "left", "--output", str(written), "--size-file", str(sized)]
+    assert main(command) == 0
+    links = forward_kinematics(written.read_text(), dict.fromkeys(urdf.joint_names(Side.LEFT), 0.0))
+    chain = np.array([links[name][:3, 3] for name in urdf.keypoint_links(Side.LEFT)[5:9]])
+    np.testing.assert_allclose(np.linalg.norm(np.diff(chain, axis=0), axis=1), [0.04, 0.022, 0.02], atol=1e-5)
+    assert np.linalg.norm(links["left_middle_proximal"][:3, 3]) == pytest.approx(0.08, abs=1e-6)
+    save_hand_size(sized, HandSize(0.08, 0.01, finger_ratio=1.1, finger_sigma=0.01))
+    assert main(command) == 0
+    assert "palm_m 0.08, finger_ratio 1.1" in written.read_text()
+    assert main([*command, "--palm-m", "0.09"]) == 2
+    assert "leave out --palm-m and --finger-ratio" in capsys.readouterr().err
 
 
 def test_finger_links_are_named_as_openxr_names_them():

@@ -10,6 +10,12 @@ import pytest
 
 from hand_tracking_ros.errors import RecordError
 from hand_tracking_ros.geometry import Box
+from hand_tracking_ros.hand_size import HandSize, with_fingers
+from hand_tracking_ros.kinematics import LIMITS, MEAN_HAND, HandPose, KinematicHand, exp_rotation
+from hand_tracking_ros.outputs.frames import quaternions, wrist_rotation
+from hand_tracking_ros.outputs.gestures import FULL_CURL, SignReader
+from hand_tracking_ros.outputs.openxr import NUM_XR_JOINTS, XrJoint, xr_joints
+from hand_tracking_ros.outputs.urdf import joint_names
 from hand_tracking_ros.records import (
     LabelledHand,
     LabelledImage,
@@ -60,6 +66,108 @@ def test_tracks_read_back(tmp_path):
     assert np.array_equal(hand.keypoint_scores, np.linspace(0, 1, 21).round(4))
     assert np.isnan(hand.points_3d).all()
     assert other.side == Side.UNKNOWN and other.scale == Scale.ASSUMED and np.all(other.points_3d == 0.25)
+
+
+def a_pose(side=Side.LEFT, shape: KinematicHand = MEAN_HAND, **changes) -> HandPose:
+    angles = np.random.default_rng(0).uniform(*LIMITS.T)
+    turn = exp_rotation(np.array([0.4, -1.9, 0.7]))
+    values = {"angles": angles, "palm_m": 0.0842, "finger_ratio": 1.04}
+    return HandPose(side, turn, np.array([0.1, -0.05, 0.52]), shape=shape, **{**values, **changes})
+
+
+def a_posed_hand(pose: HandPose, **changes) -> Hand:
+    velocities = np.random.default_rng(1).normal(0, 0.3, (21, 3))
+    return a_hand(
+        **{
+            "side": pose.side,
+            "scale": Scale.MEASURED,
+            "points_3d": pose.points(),
+            "velocities_3d": velocities,
+            **changes,
+        },
+        pose=pose,
+    )
+
+
+def written_and_read(tmp_path, hand: Hand, signs: SignReader | None = None) -> tuple[dict, Hand]:
+    path = tmp_path / "hands.jsonl"
+    with path.open("w") as stream:
+        write_tracks(stream, [TrackedFrame(0, 0.0, 640, 480, (hand,))], signs)
+    return json.loads(path.read_text())["hands"][0], read_tracks(path)[0].hands[0]
+
+
+@pytest.mark.parametrize("side", [Side.LEFT, Side.RIGHT])
+def test_a_pose_reads_back(tmp_path, side):
+    fingers = with_fingers(HandSize(0.0842), {"index": (0.043, 0.025, 0.02)})
+    for shape in (MEAN_HAND, fingers.shape):
+        pose = a_pose(side, shape)
+        hand = a_posed_hand(pose, velocities_px=POINTS - 20)
+        record, read = written_and_read(tmp_path, hand)
+        assert read.pose.side == side and read.pose.palm_m == pose.palm_m and read.pose.finger_ratio == 1.04
+        np.testing.assert_allclose(read.pose.points(), pose.points(), atol=2e-5)
+        np.testing.assert_allclose(read.pose.angles, pose.angles, atol=1e-5)
+        np.testing.assert_allclose(read.pose.rotation, pose.rotation, atol=1e-5)
+        np.testing.assert_allclose(read.velocities_3d, hand.velocities_3d, atol=1e-4)
+        np.testing.assert_allclose(read.pose.shape.bone_ratios, shape.bone_ratios, atol=1e-5)
+        assert ("bone_ratios" in record["pose"]) == (shape is not MEAN_HAND)
+        assert np.isnan(read.velocities_px).all()  # only with everything
+
+
+def test_what_is_written_of_a_pose_is_what_the_nodes_publish(tmp_path):
+    pose = a_pose()
+    record, _ = written_and_read(tmp_path, a_posed_hand(pose))
+    assert list(record)[-2:] == ["velocities_3d", "pose"]
+    written = record["pose"]
+    assert written["position_m"] == [0.1, -0.05, 0.52]
+    np.testing.assert_allclose(written["orientation"], quaternions(wrist_rotation(pose)), atol=1e-6)
+    assert list(written["joint_angles"]) == joint_names(Side.LEFT)
+    assert written["joint_angles"]["left_index_flexion"] == pytest.approx(pose.angles[4], abs=1e-5)
+
+
+def test_with_signs_everything_that_follows_from_a_pose_is_written(tmp_path):
+    flexions = np.tile([FULL_CURL / 3, 0.0, FULL_CURL / 3, FULL_CURL / 3], 5)
+    flexions[:4] = (-0.6, -0.7, 0.0, 0.0)  # the thumb stands off
+    fist, signs = a_pose(angles=flexions, finger_ratio=1.0), SignReader()
+    hand = a_posed_hand(fist, velocities_px=POINTS - 20)
+    path = tmp_path / "hands.jsonl"
+    with path.open("w") as stream:
+        write_tracks(stream, [TrackedFrame(k, k / 30, 640, 480, (hand, a_hand(id=9))) for k in range(10)], signs)
+    record, without = json.loads(path.read_text().splitlines()[-1])["hands"]
+    joints = xr_joints(fist)
+    np.testing.assert_allclose(record["xr"]["positions_m"], joints.positions_m, atol=1e-5)
+    np.testing.assert_allclose(record["xr"]["orientations"], joints.orientations, atol=1e-4)
+    assert len(record["xr"]["radii_m"]) == NUM_XR_JOINTS
+    palm = joints.positions_m[[XrJoint.WRIST, XrJoint.MIDDLE_PROXIMAL]].mean(axis=0)
+    np.testing.assert_allclose(record["palm_pose"]["position_m"], palm, atol=1e-5)
+    assert record["grasp_strength"] == 1 and len(record["pinch_strengths"]) == 4
+    assert record["gesture"] == "thumbs_up"
+    assert "xr" not in without and "gesture" not in without
+    read = read_tracks(path)[-1].hands[0]
+    np.testing.assert_allclose(read.velocities_px, POINTS - 20, atol=0.0051)
+    np.testing.assert_allclose(read.pose.points(), fist.points(), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"orientation": [0, 0, 0, 0]}, "hands\\[0\\]: pose: not a rotation"),
+        ({"position_m": [0, 0]}, "'position_m' must be 3 numbers"),
+        ({"joint_angles": {"left_index_flexion": 0.1}}, "'joint_angles' must name all joints of one hand"),
+        ({"joint_angles": dict.fromkeys(joint_names(Side.LEFT), "bent")}, "'joint_angles' must be 20 numbers"),
+        ({"joint_angles": dict.fromkeys(joint_names(Side.LEFT))}, "'joint_angles' must not hold null"),
+        ({"palm_m": 0}, "'palm_m' and 'finger_ratio' must be positive"),
+        ({"bone_ratios": [9.0] * 20}, "bone_ratios must be 20 numbers between 0.5 and 2"),
+    ],
+)
+def test_malformed_poses_name_file_and_line(tmp_path, change, message):
+    written_and_read(tmp_path, a_posed_hand(a_pose()))
+    path = tmp_path / "hands.jsonl"
+    frame = json.loads(path.read_text())
+    frame["hands"][0]["pose"] |= change
+    path.write_text(json.dumps(frame))
+    with pytest.raises(RecordError, match=message) as caught:
+        read_tracks(path)
+    assert f"{path}:1" in str(caught.value)
 
 
 def test_record_has_the_documented_keys():

@@ -7,7 +7,7 @@ import pytest
 
 from hand_tracking_ros.frame_groups import FrameGroups
 from hand_tracking_ros.hand_size import HandSize
-from hand_tracking_ros.nodes.rig_watch import RigWatch
+from hand_tracking_ros.rig_watch import RigWatch
 
 NAMES = ("left", "right")
 NEITHER = np.zeros(2, bool)
@@ -46,9 +46,14 @@ def test_cameras_that_never_meet_are_named():
     assert watch.problems(0.0, HandSize())["rig"].startswith("left and right: sees hands, but never those")
 
 
-@pytest.mark.parametrize(("palm_m", "wrong"), [(0.045, True), (0.065, False), (0.11, False), (0.15, True)])
-def test_hands_of_impossible_size_are_a_matter_of_the_rig(palm_m, wrong):
-    assert ("rig" in watch_of().problems(0.0, HandSize(palm_m, 0.01))) == wrong
+@pytest.mark.parametrize(("palm_m", "wrong"), [(0.068, True), (0.072, False), (0.106, False), (0.114, True)])
+def test_hands_of_no_adults_size_are_a_matter_of_the_rig(palm_m, wrong):
+    """The middle one, measured by focal lengths that are wrong by 30 %, is found out."""
+    problems = watch_of().problems(0.0, HandSize(palm_m, 0.01))
+    assert ("rig" in problems) == wrong
+    if wrong:
+        assert f"palms measure {palm_m * 1e3:.0f} mm, those of adults 70 to 108 mm: unless" in problems["rig"]
+        assert "a child's, rig.file does not fit the cameras" in problems["rig"]
     assert watch_of().problems(0.0, HandSize(palm_m, 0.075)) == {}  # not measured
 
 

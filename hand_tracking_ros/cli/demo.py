@@ -35,7 +35,7 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from hand_tracking_ros.cli.track import OverlayWriter
+    from hand_tracking_ros.cli.track_output import OverlayWriter
     from hand_tracking_ros.evaluation.datasets import label_camera
     from hand_tracking_ros.evaluation.run import track_source
     from hand_tracking_ros.evaluation.tracking import track_metrics

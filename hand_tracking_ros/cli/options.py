@@ -35,22 +35,27 @@ def add_tracker_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tracker_config(args: argparse.Namespace, **overrides: Any) -> TrackerConfig:
-    """The tracker's configuration from --params and --set, the rest from the machine's profile. Raises ConfigError."""
-    values = read_parameters(args.params) if args.params else {}
+def tracker_config(
+    args: argparse.Namespace, config_type: type[TrackerConfig] = TrackerConfig, **overrides: Any
+) -> TrackerConfig:
+    """The tracker's configuration from --params and --set, the rest from the machine's profile. Raises ConfigError.
+
+    ``config_type``: with the parameters that a command has beside the tracker's.
+    """
+    values = read_parameters(args.params, config_type) if args.params else {}
     for assignment in args.set:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set needs NAME=VALUE, got '{assignment}'")
         values[name.strip()] = _parsed(text, f"--set {assignment}")
     values |= overrides | ({SWITCH: "none"} if args.no_profile else {})
-    filled = fill_in(values, [name for name, _ in flat_fields(TrackerConfig)])
+    filled = fill_in(values, [name for name, _ in flat_fields(config_type)])
     if filled.note:
         print(f"hand-tracking: {filled.note}", file=sys.stderr)
-    return from_flat(TrackerConfig, filled.values)
+    return from_flat(config_type, filled.values)
 
 
-def read_parameters(path: Path) -> dict[str, Any]:
+def read_parameters(path: Path, config_type: type[TrackerConfig] = TrackerConfig) -> dict[str, Any]:
     """{'track.max_hands': 2, ...} from a parameter file, as ROS writes it (node name, ros__parameters) or without.
 
     Parameters of other nodes are passed over; names that no node knows raise ConfigError when the config is made.
@@ -69,7 +74,7 @@ def read_parameters(path: Path) -> dict[str, Any]:
                 flat |= _flatten(section.get("ros__parameters") or {})
     else:
         flat = _flatten(content)
-    own = {name for name, _ in flat_fields(TrackerConfig)}
+    own = {name for name, _ in flat_fields(config_type)}
     return {name: value for name, value in flat.items() if name in own or name not in known_names()}
 
 

@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--finger-mm must name every finger once, got {', '.join(args.finger_mm)}")
         size = with_fingers(size, fingers)
     print(f"palm length {1000 * size.palm_m:.1f} mm, to {100 * size.sigma:.1f} %")
-    if size.bone_ratios:
-        lengths_mm = 1000 * size.palm_m * size.shape.bone_lengths.reshape(len(FINGERS), -1)
-        for finger, row in zip(FINGERS, lengths_mm):
+    if size.bone_ratios or size.finger_ratio != 1:
+        unit_mm = 1000 * size.palm_m * size.finger_ratio
+        for finger, row in zip(FINGERS, unit_mm * size.shape.bone_lengths.reshape(len(FINGERS), -1)):
             print(f"{finger:6s} {', '.join(f'{length:.1f}' for length in row[1:])} mm")
     if args.output is not None:
         save_hand_size(args.output, size)

@@ -37,7 +37,8 @@ def add_parser(subparsers) -> None:
         "--rig",
         metavar="YAML",
         help="several cameras and one tracker: give --source once per camera, in the order of this rig file; without "
-        "--source, images come from <camera's name>/image_raw",
+        "--source, images come from <camera's name>/image_raw. 'tf:left,right' instead of a file names cameras whose "
+        "lenses come from <name>/camera_info and whose places from tf",
     )
     parser.add_argument("--loop", action="store_true", help="start a video or folder again at its end")
     parser.add_argument("--no-profile", action="store_true", help="leave out what 'hand-tracking tune' measured here")
@@ -67,7 +68,7 @@ def _starts(args: argparse.Namespace) -> list[graph.Start]:
     sources = args.source or []
     if args.rig:
         if args.stages or args.calibration:
-            raise HandTrackingError("--rig goes without --stages and --calibration: the rig file has the lenses")
+            raise HandTrackingError("--rig goes without --stages and --calibration: the rig has the lenses")
         starts = graph.rig_starts(args.rig, sources, args.backend or "")
     else:
         if len(sources) > 1:

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from hand_tracking_ros.config import PoseConfig
-from hand_tracking_ros.errors import HandTrackingError
+from hand_tracking_ros.errors import ConfigError, HandTrackingError
+from hand_tracking_ros.hand_size import load_hand_size
+from hand_tracking_ros.kinematics import MEAN_HAND, KinematicHand
 from hand_tracking_ros.outputs.urdf import hand_urdf
 from hand_tracking_ros.skeleton import Side
 
@@ -20,22 +22,28 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--side", choices=("left", "right"), required=True)
     parser.add_argument(
-        "--palm-m",
-        type=float,
-        default=PoseConfig().palm_m,
-        metavar="M",
-        help="length from wrist to base of the middle finger, m (default: %(default)s)",
+        "--size-file",
+        type=Path,
+        metavar="YAML",
+        help="the hand of this file ('hand-tracking size', 'track --save-hand-size'): palm, fingers and single bones",
     )
     parser.add_argument(
-        "--finger-ratio", type=float, default=1.0, metavar="R", help="length of the fingers over a mean hand's"
+        "--palm-m",
+        type=float,
+        metavar="M",
+        help=f"length from wrist to base of the middle finger, m (default: {PoseConfig().palm_m})",
+    )
+    parser.add_argument(
+        "--finger-ratio", type=float, metavar="R", help="length of the fingers over a mean hand's (default: 1)"
     )
     parser.add_argument("--output", type=Path, metavar="URDF", help="file to write; without it the text is printed")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    palm_m, finger_ratio, shape = _size(args)
     try:
-        text = hand_urdf(Side[args.side.upper()], args.palm_m, args.finger_ratio)
+        text = hand_urdf(Side[args.side.upper()], palm_m, finger_ratio, shape)
     except ValueError as error:
         raise HandTrackingError(f"{error}; give metres, e.g. --palm-m 0.088") from error
     if args.output is None:
@@ -47,3 +55,14 @@ def run(args: argparse.Namespace) -> int:
         raise HandTrackingError(f"cannot write {args.output}: {error.strerror}") from error
     print(f"wrote {args.output}")
     return 0
+
+
+def _size(args: argparse.Namespace) -> tuple[float, float, KinematicHand]:
+    """Palm length in metres, finger ratio and bones that the arguments ask for. Raises ConfigError."""
+    if args.size_file is None:
+        palm_m = PoseConfig().palm_m if args.palm_m is None else args.palm_m
+        return palm_m, 1.0 if args.finger_ratio is None else args.finger_ratio, MEAN_HAND
+    if args.palm_m is not None or args.finger_ratio is not None:
+        raise ConfigError(f"--size-file {args.size_file} has the size: leave out --palm-m and --finger-ratio")
+    size = load_hand_size(args.size_file)
+    return size.palm_m, size.finger_ratio, size.shape

@@ -105,6 +105,7 @@ def hand_sample(hand: msg.XrHand, frame_id: str, clutch: str) -> HandSample:
         position_m=_position(wrist),
         rotation=_rotation(wrist),
         clutch=hand.grasp_strength if clutch == "fist" else hand.pinch_strengths[0].item(),
+        palm_m=hand.palm_m,
         score=hand.score,
         seen=hand.source != msg.XrHand.SOURCE_PREDICTED,
     )

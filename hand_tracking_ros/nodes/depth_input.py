@@ -10,6 +10,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from hand_tracking_ros.errors import ImageError
+from hand_tracking_ros.frame_groups import Rhythm
 from hand_tracking_ros.msg import HandKeypointsArray
 from hand_tracking_ros.nodes.base import HandNode, image_qos
 from hand_tracking_ros.nodes.conversions import depth_from_message, stamp_s
@@ -26,9 +27,9 @@ class DepthInput:
     """Calls ``process(message, depth message or None)`` for every message about an image, in their order.
 
     It waits for its depth image, which may arrive before or after it, for ``depth.wait_s``; not at all while
-    depth images do not come. Without a depth image, or with one that cannot be used, tracking goes on, and the
-    diagnostics say so. ``camera``: its name where there are several, with its topic below it; ``kept``: depth images
-    that wait for their message.
+    depth images do not come, or once none is expected that is nearer in time. Without a depth image, or with one that
+    cannot be used, tracking goes on, and the diagnostics say so. ``camera``: its name where there are several, with its
+    topic below it; ``kept``: depth images that wait for their message.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class DepthInput:
         self._deadline.stop()
         self._waiting: Message | None = None
         self._depths: deque[Image] = deque(maxlen=self._kept)
+        self._rhythm = Rhythm()
         self._last_at_s = self._used_at_s = time.monotonic()
         self._error = ""
         self._node.statistics.problems.pop(f"{self._prefix}depth", None)
@@ -65,9 +67,8 @@ class DepthInput:
         """An image, or what was seen in it, has arrived."""
         if self._waiting is not None:
             self._give_up_waiting()
-        depth = self._nearest(message)
-        if depth is not None or self._is_silent:
-            self._hand_on(message, depth)
+        if self._is_silent or self._has_come(message):
+            self._hand_on(message, self._nearest(message))
         else:
             self._waiting = message
             self._deadline.start(self._node.config.depth.wait_s)
@@ -127,8 +128,16 @@ class DepthInput:
     def _on_depth(self, message: Image) -> None:
         self._last_at_s = time.monotonic()
         self._depths.append(message)
-        if self._waiting is not None and self._nearest(self._waiting) is message:
+        self._rhythm.add(stamp_s(message.header.stamp))
+        if self._waiting is not None and self._has_come(self._waiting):
             self._give_up_waiting()
+
+    def _has_come(self, message: Message) -> bool:
+        """Whether there is a depth image, and none that is nearer in time is expected: the next one would be later."""
+        nearest = self._nearest(message)
+        if nearest is None or nearest is not self._depths[-1]:
+            return nearest is not None
+        return stamp_s(message.header.stamp) - stamp_s(nearest.header.stamp) <= self._rhythm.near_s
 
     def _nearest(self, message: Message) -> Image | None:
         """The depth image nearest in time, if it is near enough."""

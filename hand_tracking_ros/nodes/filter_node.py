@@ -9,6 +9,7 @@ from hand_tracking_ros.nodes.base import HandNode, newest_qos, run
 from hand_tracking_ros.nodes.conversions import keypoints_from_message, stamp_ns, stamp_s
 from hand_tracking_ros.nodes.depth_input import DepthInput
 from hand_tracking_ros.nodes.diagnostics import FrameLoss
+from hand_tracking_ros.nodes.hand_size_services import ONE_CAMERA, HandSizeServices
 from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, CameraInput, ImageInput, ImagePairing, Stopwatch
 from hand_tracking_ros.nodes.settings import FilterNodeConfig
 from hand_tracking_ros.nodes.visuals import HandPublisher
@@ -25,6 +26,7 @@ class FilterNode(HandNode):
         self._image_subscription = None
         self._pairing = ImagePairing(self, self._draw)
         self._depth = DepthInput(self, self._publish, kept=PAIRING_DEPTH)  # keypoints come later than images do
+        self._hand_size = HandSizeServices(self, lambda: self._filter, ONE_CAMERA)
         self._loss = FrameLoss()  # of keypoints; images, where they are taken, have their own
 
     def configure(self) -> None:
@@ -41,6 +43,7 @@ class FilterNode(HandNode):
     def deactivate(self) -> None:
         self._pairing.clear()
         self._depth.clear()
+        self._hand_size.clear()
         self._loss.reset()
         self._image_subscription = None
         if self._filter is not None:
@@ -53,6 +56,7 @@ class FilterNode(HandNode):
         self._filter.reconfigure(self.config.filter, self.config.track, self.config.pose)
 
     def observe(self) -> None:
+        self._hand_size.report()
         if self.config.depth.enabled:
             self._depth.observe()
 
@@ -66,10 +70,10 @@ class FilterNode(HandNode):
 
     def _publish(self, message: msg.HandKeypointsArray, depth: Image | None = None) -> None:
         watch = Stopwatch()
-        header, camera = message.header, self._camera.camera
-        keypoints, depth_m = keypoints_from_message(message), None
+        header, shape = message.header, (message.image_height, message.image_width)
+        keypoints, camera, depth_m = keypoints_from_message(message), self._camera.fitting(shape), None
         if self.config.depth.enabled:
-            depth_m = self._depth.read(depth, (message.image_height, message.image_width), camera)
+            depth_m = self._depth.read(depth, shape, camera)
         hands = self._filter.apply(keypoints, stamp_s(header.stamp), camera, depth_views(keypoints, camera, depth_m))
         filter_s = watch.lap()
         self._output.publish(hands, header, width=message.image_width, height=message.image_height)

@@ -33,6 +33,7 @@ OPTIONS = {
 
 TRACKER_GRAPH = ("camera_node", "hand_tracker_node")
 STAGES_GRAPH = ("camera_node", "detector_node", "flow_node", "keypoint_node", "filter_node")
+TF = "tf:"  # what a rig begins with that is no file
 IMAGE_SUBSCRIBERS = {"hand_tracker_node": 1, "detector_node": 1, "flow_node": 1, "keypoint_node": 1}
 
 
@@ -54,18 +55,25 @@ class Start(NamedTuple):
     parameters: dict[str, Any]
 
 
-def rig_starts(rig_file: str, sources: Sequence[str], backend: str = "") -> list[Start]:
+def rig_starts(rig: str, sources: Sequence[str], backend: str = "") -> list[Start]:
     """rig_tracker_node, and a camera_node per source below the name of its camera, in the order of the rig file.
 
-    Without sources the images come from drivers, on <camera's name>/image_raw. Raises HandTrackingError when the rig
-    cannot be read or has another number of cameras.
+    ``rig``: a rig file, or 'tf:left,right', the names of cameras whose places tf says. Without sources the images come
+    from drivers, on <camera's name>/image_raw. Raises HandTrackingError when the rig cannot be read or has another
+    number of cameras, or where there are sources and no file.
     """
-    cameras = load_rig(rig_file).cameras
+    tracker = overrides(("rig_tracker_node",), {"backend": backend})
+    if rig.startswith(TF):
+        if sources:
+            raise ConfigError(
+                f"sources go with a rig file, not with '{rig}': there drivers publish images, camera_info and tf"
+            )
+        return [Start("rig_tracker_node", "", tracker | {"rig.extrinsics": "tf", "rig.cameras": rig[len(TF) :]})]
+    cameras = load_rig(rig).cameras
     if sources and len(sources) != len(cameras):
         names = ", ".join(camera.name for camera in cameras)
-        raise ConfigError(f"{len(sources)} sources for the {len(cameras)} cameras of {rig_file} ({names})")
-    tracker = overrides(("rig_tracker_node",), {"backend": backend}) | {"rig.file": rig_file}
-    starts = [Start("rig_tracker_node", "", tracker)]
+        raise ConfigError(f"{len(sources)} sources for the {len(cameras)} cameras of {rig} ({names})")
+    starts = [Start("rig_tracker_node", "", tracker | {"rig.extrinsics": "file", "rig.file": rig})]
     for camera, source in zip(cameras, sources):
         own = {"camera.frame_id": f"{camera.name}_optical_frame", "camera.wait_for_subscribers": 1}
         parameters = overrides(("camera_node",), {"source": source}) | own

@@ -9,23 +9,41 @@ from std_srvs.srv import Trigger
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.hand_size import HandSize, save_hand_size
 from hand_tracking_ros.nodes.base import HandNode
+from hand_tracking_ros.rig_watch import strange_palm
 from hand_tracking_ros.smoothing import HandFilter
+
+PROBLEM = "hand size"
+ONE_CAMERA = (
+    "check the focal length in camera_info, that depth images are aligned with the image and in the right unit, and "
+    "pose.size_file, where it is set"
+)
 
 
 class HandSizeServices:
     """``~/save_hand_size`` and ``~/reset_hand_size`` of a node whose filter ``find_filter`` returns, None before
-    it is configured."""
+    it is configured. ``check``: what to look at when that size is strange; empty where others say so."""
 
-    def __init__(self, node: HandNode, find_filter: Callable[[], HandFilter | None]) -> None:
-        self._node, self._find_filter = node, find_filter
+    def __init__(self, node: HandNode, find_filter: Callable[[], HandFilter | None], check: str = "") -> None:
+        self._node, self._find_filter, self._check = node, find_filter, check
         node.create_service(Trigger, "~/save_hand_size", self._save)
         node.create_service(Trigger, "~/reset_hand_size", self._reset)
 
     def report(self) -> None:
-        """The size for the diagnostics."""
+        """The size for the diagnostics, and whether it can be believed."""
         hand_filter = self._find_filter()
-        if hand_filter is not None:
-            self._node.statistics.facts |= hand_size_facts(hand_filter.size)
+        if hand_filter is None:
+            return
+        statistics, size = self._node.statistics, hand_filter.size
+        statistics.facts |= hand_size_facts(size)
+        known, strange = statistics.problems.pop(PROBLEM, None), strange_palm(size)
+        if self._check and strange:
+            statistics.problems[PROBLEM] = f"{strange}, {self._check}"
+            if known is None:
+                self._node.get_logger().warning(f"{PROBLEM}: {statistics.problems[PROBLEM]}")
+
+    def clear(self) -> None:
+        """Report nothing while the node is not active."""
+        self._node.statistics.problems.pop(PROBLEM, None)
 
     def _save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

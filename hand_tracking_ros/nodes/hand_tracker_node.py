@@ -7,7 +7,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from hand_tracking_ros.nodes.base import HandNode, run
 from hand_tracking_ros.nodes.conversions import stamp_ns, stamp_s
 from hand_tracking_ros.nodes.depth_input import DepthInput
-from hand_tracking_ros.nodes.hand_size_services import HandSizeServices
+from hand_tracking_ros.nodes.hand_size_services import ONE_CAMERA, HandSizeServices
 from hand_tracking_ros.nodes.image_input import CameraInput, ImageInput, Stopwatch
 from hand_tracking_ros.nodes.load import LoadControl
 from hand_tracking_ros.nodes.models import warm_up_detector, warm_up_estimator
@@ -26,7 +26,7 @@ class HandTrackerNode(HandNode):
         self._load: LoadControl | None = None
         self._images = ImageInput(self)
         self._depth = DepthInput(self, self._track)
-        self._hand_size = HandSizeServices(self, lambda: self._tracker and self._tracker.filter)
+        self._hand_size = HandSizeServices(self, lambda: self._tracker and self._tracker.filter, ONE_CAMERA)
 
     def configure(self) -> None:
         self._tracker = HandTracker(self.config)
@@ -45,6 +45,7 @@ class HandTrackerNode(HandNode):
 
     def deactivate(self) -> None:
         self._depth.clear()
+        self._hand_size.clear()
         if self._load is not None:
             self._tracker.reset()
             self._load.reset()
@@ -75,8 +76,8 @@ class HandTrackerNode(HandNode):
 
     def _track(self, message: Image | CompressedImage, depth: Image | None = None) -> None:
         watch = Stopwatch()
-        header, camera = message.header, self._camera.camera
-        mono = self._images.mono(message)
+        header, mono = message.header, self._images.mono(message)
+        camera = self._camera.fitting(mono.shape)
         depth_m = self._depth.read(depth, mono.shape, camera) if self.config.depth.enabled else None
         convert_s = watch.lap()
         try:

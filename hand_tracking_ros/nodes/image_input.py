@@ -42,6 +42,30 @@ class CameraInput:
         """Listen until the node is deactivated."""
         self._node.subscribe(CameraInfo, self.topic, self._on_info, image_qos(INFO_DEPTH))
 
+    def fitting(self, shape: tuple[int, ...]) -> Camera | None:
+        """``camera``, where its images have the ``shape`` (H, W) of this one; else None, and the diagnostics say so.
+
+        A stream that changes its size loses the camera for the images between its first one and its camera_info.
+        """
+        problems, what = self._node.statistics.problems, f"{self._prefix}image size"
+        problems.pop(what, None)
+        if self.camera is None or self._has_size(shape[1], shape[0]):
+            return self.camera
+        problems[what] = (
+            f"images are {shape[1]}x{shape[0]}, but {self.topic} is for {self.size_wh[0]}x{self.size_wh[1]}: set "
+            "the camera to the calibrated size, calibrate at this one, or correct what camera_info says of roi and "
+            f"binning; until then {self._without}"
+        )
+        self._node.warn(f"{what}: {problems[what]}")
+        return None
+
+    def _has_size(self, width: int, height: int) -> bool:
+        """Whether camera_info is for images of this size, or says nothing about it. Drivers round what they bin."""
+        return 0 in self.size_wh or all(
+            size == stated or (binning > 1 and size == stated + 1)
+            for size, stated, binning in zip((width, height), self.size_wh, self._binning)
+        )
+
     def _on_info(self, message: CameraInfo) -> None:
         statistics = self._node.statistics
         problem, errors = f"{self._prefix}camera_info", f"{self._prefix}camera_info_errors"
@@ -55,7 +79,8 @@ class CameraInput:
                 statistics.facts[errors] += 1
             return
         self._stated, self.frame_id = stated, message.header.frame_id
-        self.size_wh = size[0] // max(part[0], 1), size[1] // max(part[1], 1)
+        self._binning = max(part[0], 1), max(part[1], 1)
+        self.size_wh = size[0] // self._binning[0], size[1] // self._binning[1]
         try:
             self.camera = camera_from_message(message)
             statistics.problems.pop(problem, None)

@@ -78,7 +78,7 @@ class KeypointNode(HandNode):
         stamp, ids = stamp_ns(request.message.header.stamp), {box.id for box in boxes}
         same_image = request.is_new and self._answered[0] == stamp
         known = [hand for hand in self._answered[1] if hand.id not in ids] if same_image else []
-        hands = self._estimator.estimate(mono, boxes, self._camera.camera, least_presence, known)
+        hands = self._estimator.estimate(mono, boxes, self._camera.fitting(mono.shape), least_presence, known)
         keypoints_s = watch.lap()
         self._answered = stamp, hands
         self._publish(hands, request)

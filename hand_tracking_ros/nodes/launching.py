@@ -21,7 +21,7 @@ def describe_graph(nodes: tuple[str, ...]) -> LaunchDescription:
 
 def describe_rig() -> LaunchDescription:
     """A launch description of several cameras and their tracker."""
-    rig = DeclareLaunchArgument("rig", description="rig file of the cameras (docs/cameras.md)")
+    rig = DeclareLaunchArgument("rig", description="rig file of the cameras (docs/cameras.md), or tf:left,right")
     sources = DeclareLaunchArgument(
         "sources",
         default_value="",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from sensor_msgs.msg import CompressedImage, Image
@@ -32,11 +33,13 @@ class LoadControl:
         levels = [level for level in Level if level != Level.SMALL_NETWORKS or self._small != self._full]
         self._budget = Budget(node.config.budget, levels)
         self._stamp_s = 0.0
+        self._start_laps()
         self._model_info = ModelInfoPublisher(node, self._full)
 
     def activate(self) -> None:
         """Say which networks run."""
         self._model_info.publish()
+        self._start_laps()
 
     def reset(self) -> None:
         """Give nothing up, as at the start."""
@@ -58,11 +61,17 @@ class LoadControl:
     def takes(self, message: Image | CompressedImage) -> bool:
         """Whether an image that has arrived is to be processed. What is not is counted."""
         self._stamp_s = stamp_s(message.header.stamp)
+        self._reading_s += self._lap()
         return not self._node.config.budget.enabled or self._budget.takes(self._stamp_s)
 
     def done(self, watch: Stopwatch) -> None:
-        """The image that was taken is done; ``watch`` has run since then."""
-        if self._node.config.budget.enabled and self._budget.step(watch.total()):
+        """The image that was taken is done; ``watch`` has run since then.
+
+        What this thread did before, from the end of the last image on, is reading messages, and counts as well.
+        """
+        seconds = watch.total() + self._reading_s
+        self._start_laps()
+        if self._node.config.budget.enabled and self._budget.step(seconds):
             self._use_level()
             self._node.get_logger().warning(f"load: {self._describe()}")
 
@@ -81,6 +90,15 @@ class LoadControl:
         statistics.problems.pop("load", None)
         if budget.level != Level.FULL:
             statistics.problems["load"] = f"{self._describe()}, for {since_s:.1f} s"
+
+    def _start_laps(self) -> None:
+        self._reading_s, self._thread_s = 0.0, time.thread_time()
+
+    def _lap(self) -> float:
+        """Seconds of CPU that this thread has taken since the last lap: not those in which it waited for images."""
+        now_s = time.thread_time()
+        seconds, self._thread_s = now_s - self._thread_s, now_s
+        return seconds
 
     def _describe(self) -> str:
         return f"{_MEANING[self._budget.level]}: {self._budget.reason}"

@@ -1,7 +1,8 @@
 """Hand poses in the forms that others take: joint states, wrist and palm poses, OpenXR joints, tf frames.
 
 All topics but /tf are published only while somebody subscribes, and then for every processed image; those of one side
-(PoseStamped cannot be empty) only while that hand is there.
+(PoseStamped cannot be empty) only while that hand is there. Messages of ROS carry the time for which their poses hold,
+``filter.predict_s`` after the image's; XrHandArray, as HandArray, has the header of the image.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from std_msgs.msg import Header
 
 from hand_tracking_ros import msg
 from hand_tracking_ros.nodes.base import HandNode, result_qos
-from hand_tracking_ros.nodes.conversions import stamp_s
+from hand_tracking_ros.nodes.conversions import stamp_ns, stamp_s, time_from_ns
 from hand_tracking_ros.nodes.hand_messages import fill_pose, fill_xr_hand
 from hand_tracking_ros.nodes.tf_messages import tf_message_type, tf_qos
 from hand_tracking_ros.outputs.frames import palm_position_m, quaternions, wrist_rotation
@@ -36,6 +37,7 @@ class PosePublisher:
         self._signs = SignReader(node.config.gestures)
         self._joint_states = node.publish_to(JointState, "~/joint_states", result_qos())
         self._wrists = node.publish_to(PoseArray, "~/wrist_poses", result_qos())
+        self._palms = node.publish_to(PoseArray, "~/palm_poses", result_qos())
         self._sides = {
             side: tuple(
                 node.publish_to(PoseStamped, f"~/{side.name.lower()}/{part}_pose", result_qos())
@@ -55,22 +57,23 @@ class PosePublisher:
                 "hands have no pose in metres, so that pose topics lack them: camera_info is missing or not "
                 "calibrated, or pose.enabled is false"
             )
-        if self._joint_states.get_subscription_count():
-            self._joint_states.publish(joint_state(posed, header))
-        if self._wrists.get_subscription_count():
-            poses = [_wrist_message(hand) for hand in posed]
-            self._wrists.publish(PoseArray(header=header, poses=poses))
-        for hand in one_per_side(posed):
-            self._publish_side(hand, header)
         if self._xr.get_subscription_count():
             self._publish_xr(posed, header, width, height)
+        header = later(header, self._node.config.filter.predict_s)
+        if self._joint_states.get_subscription_count():
+            self._joint_states.publish(joint_state(posed, header))
+        for publisher, part in ((self._wrists, _wrist_message), (self._palms, _palm_message)):
+            if publisher.get_subscription_count():
+                publisher.publish(PoseArray(header=header, poses=[part(hand) for hand in posed]))
+        for hand in one_per_side(posed):
+            self._publish_side(hand, header)
         if self._tf is not None:
             self._tf.publish(posed, header)
 
     @property
     def _is_wanted(self) -> bool:
         sides = [publisher for pair in self._sides.values() for publisher in pair]
-        publishers = [self._joint_states, self._wrists, self._xr, *sides]
+        publishers = [self._joint_states, self._wrists, self._palms, self._xr, *sides]
         return self._tf is not None or any(publisher.get_subscription_count() for publisher in publishers)
 
     def _publish_side(self, hand: Hand, header: Header) -> None:
@@ -93,6 +96,12 @@ class PosePublisher:
         ]
         self._xr_published = message.hands
         self._xr.publish(message)
+
+
+def later(header: Header, seconds: float) -> Header:
+    """``header`` with a stamp that is ``seconds`` later."""
+    stamp = time_from_ns(stamp_ns(header.stamp) + round(seconds * 1e9))
+    return Header(stamp=stamp, frame_id=header.frame_id)
 
 
 def one_per_side(hands: Sequence[Hand]) -> list[Hand]:
@@ -124,11 +133,13 @@ class _TfPublisher:
     the hand that the topics of that side follow; all below the camera's frame."""
 
     def __init__(self, node: HandNode) -> None:
-        self._type = tf_message_type("tf.enabled")
+        self._node, self._type = node, tf_message_type("tf.enabled")
         self._publisher = node.publish_to(self._type, "/tf", tf_qos())
 
     def publish(self, hands: Sequence[Hand], header: Header) -> None:
-        if hands:
+        if hands and not header.frame_id:  # tf has no frame without a name, and everybody would hear of it
+            self._node.warn("the frames of hands are not in /tf: images have no frame_id, set it in the camera driver")
+        elif hands:
             self._publisher.publish(self._type(transforms=hand_transforms(hands, header)))
 
 

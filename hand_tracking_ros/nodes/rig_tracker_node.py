@@ -24,10 +24,10 @@ from hand_tracking_ros.nodes.image_input import Deadline, ImageInput, Stopwatch
 from hand_tracking_ros.nodes.load import LoadControl
 from hand_tracking_ros.nodes.models import warm_up_detector, warm_up_estimator
 from hand_tracking_ros.nodes.rig_source import FileRig, TfRig, names_in, rig_source
-from hand_tracking_ros.nodes.rig_watch import RigWatch
 from hand_tracking_ros.nodes.settings import RigTrackerNodeConfig
 from hand_tracking_ros.nodes.visuals import HandPublisher
 from hand_tracking_ros.rig_tracker import RigTracker
+from hand_tracking_ros.rig_watch import RigWatch
 from hand_tracking_ros.types import Frame
 
 
@@ -143,6 +143,8 @@ class RigTrackerNode(HandNode):
         arrived = _Arrived(self._images.mono(message), message, depth)
         self._check_size(index, arrived.mono)
         now_s = time.monotonic()
+        if self._groups.pushes_out(index, arrived.stamp_s, now_s):
+            self._step()
         self._groups.add(index, arrived.stamp_s, arrived, now_s)
         if self._groups.is_complete(now_s):
             self._step()

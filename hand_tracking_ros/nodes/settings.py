@@ -124,7 +124,10 @@ class RigConfig(Config):
         "", "Names of the cameras that have depth images, with depth.enabled; with commas, empty: all", read_only=True
     )
     sync_s: float = param(
-        0.017, "Images whose stamps differ by less belong together; half a frame's time", low=0.0, high=1.0
+        0.017,
+        "Images whose stamps differ by less, and by less than 0.6 of a frame's time, belong together",
+        low=0.0,
+        high=1.0,
     )
     wait_s: float = param(0.02, "An image waits this long for those of the other cameras", low=0.0, high=1.0)
     silent_s: float = param(
@@ -255,6 +258,7 @@ class FilterNodeConfig(NodeConfig):
     gestures: GestureConfig = field(default_factory=GestureConfig)
     tf: TfConfig = field(default_factory=TfConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    hand_size: HandSizeConfig = field(default_factory=HandSizeConfig)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Hands for users and for rviz: the HandArray always, markers and the overlay only while somebody subscribes."""
+"""Hands for users and for rviz: HandArray, markers, overlay. Each only while somebody subscribes, and HandArray and
+markers then for every processed image, also without hands."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ class HandPublisher:
 
     def publish(self, hands: Sequence[Hand], header: Header, width: int, height: int) -> None:
         """The hands of one image of ``width`` x ``height`` px."""
-        if self._hands.get_subscription_count():  # else nobody is there to get it
+        if self._hands.get_subscription_count():
             message = hands_to_message(hands, header, width, height, self._published)
             self._published = message.hands  # publishing has serialised it
             self._hands.publish(message)

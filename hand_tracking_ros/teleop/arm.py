@@ -1,8 +1,8 @@
 """An arm's target pose from a hand: the target repeats the wrist's motion while a clutch gesture holds.
 
 Engaging never moves the target: only the motion since then counts. The target stands still unless a hand that is
-tracked now, and was tracked all along, holds the clutch. After every stop the clutch must be opened before it can be
-closed again, so a hand that comes back with a closed fist moves nothing.
+tracked now, and was tracked all along, holds the clutch, and unless the arm follows. After every stop the clutch must
+be opened before it can be closed again, so a hand that comes back with a closed fist moves nothing.
 
 What this cannot do: avoid obstacles and joint limits, or stop the arm when this process ends. That is for the arm's
 controller, which must take silence as a stop, too.
@@ -22,6 +22,7 @@ from hand_tracking_ros.kinematics import exp_rotation, log_rotation
 CLUTCHES = ("fist", "pinch")
 HALF_TURN = 2.8  # rad; a turn that is almost pi may as well be one the other way round
 LONGEST_STEP_S = 0.1  # a loop that was held up for longer does not make up for it
+SAME_SIZE = 0.01  # share of the palm; a hand that is believed to be larger by more is further away, and has not moved
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,15 @@ class ArmConfig(Config):
     speed_m_s: float = param(0.25, "Greatest speed of the target", low=0.001, high=5.0)
     turn_speed_rad_s: float = param(1.0, "Greatest angular speed of the target", low=0.001, high=10.0)
     timeout_s: float = param(0.25, "Without news of the hand for this long the target stops", low=0.02, high=5.0)
-    arm_timeout_s: float = param(0.5, "The arm's own pose must be younger than this to engage", low=0.02, high=10.0)
+    arm_timeout_s: float = param(
+        0.5, "The arm's own pose must be younger than this to engage, and to stay engaged", low=0.02, high=10.0
+    )
+    most_lag_m: float = param(
+        0.1, "An arm that is further than this from the target does not follow it: stop", low=0.001, high=10.0
+    )
+    most_lag_rad: float = param(
+        0.5, "Likewise an arm that is turned against the target by more, while it follows turns", low=0.01, high=3.2
+    )
     hand_speed_m_s: float = param(3.0, "A wrist that is faster than this has been mistaken: stop", low=0.1, high=50.0)
     least_score: float = param(0.5, "Hands of a lower score are not believed", low=0.0, high=1.0)
 
@@ -66,14 +75,15 @@ class ArmPose:
 @dataclass(frozen=True)
 class HandSample:
     """One hand in one image: ``frame_id`` of the camera, ``id`` of the track, the wrist's ``position_m`` (3,) and
-    ``rotation`` (3, 3) in the camera's frame, the ``clutch`` gesture's strength 0..1, ``score`` 0..1, and whether it
-    was ``seen`` in this image (or extrapolated)."""
+    ``rotation`` (3, 3) in the camera's frame, the ``clutch`` gesture's strength 0..1, the palm length ``palm_m`` that
+    the metres count on, ``score`` 0..1, and whether it was ``seen`` in this image (or extrapolated)."""
 
     frame_id: str
     id: int
     position_m: np.ndarray
     rotation: np.ndarray
     clutch: float
+    palm_m: float
     score: float = 1.0
     seen: bool = True
 
@@ -104,7 +114,8 @@ class ArmTeleop:
         self.stop("waiting for a hand with an open clutch")
 
     def place(self, arm: ArmPose, now_s: float) -> None:
-        """Where the arm is now; while engaged, the target leads and this is not used. What is not finite is ignored."""
+        """Where the arm is now: where the target starts, and what has to keep up with it. What is not finite is
+        ignored."""
         if np.isfinite(arm.position_m).all() and np.isfinite(arm.rotation).all():
             self._arm, self._arm_s = arm, now_s
 
@@ -117,7 +128,7 @@ class ArmTeleop:
         self._stamp_s = stamp_s
         if hand is None:
             self.stop("the hand is gone")
-        elif not (np.isfinite(hand.position_m).all() and np.isfinite(hand.rotation).all() and np.isfinite(hand.clutch)):
+        elif not all(np.isfinite(v).all() for v in (hand.position_m, hand.rotation, hand.clutch, hand.palm_m)):
             self.stop("the hand's pose is not finite")
         elif hand.seen and hand.score >= self.config.least_score:  # else no news: the timeout counts on
             self._follow(hand, now_s)
@@ -128,6 +139,8 @@ class ArmTeleop:
         if self.engaged and now_s - self._news_s > self.config.timeout_s:
             self.stop(f"no news of the hand for {self.config.timeout_s} s")
         if self.engaged:
+            self._check_arm(now_s)
+        if self.engaged:
             self.target = self._moved(elapsed_s)
         return self.target
 
@@ -136,6 +149,17 @@ class ArmTeleop:
         self.engaged, self.status = False, why
         self._opened: tuple[str, int] | None = None  # the hand that has shown an open clutch
         self._closed_s: float | None = None  # stamp since when the clutch is closed
+
+    def _check_arm(self, now_s: float) -> None:
+        """Stop when the arm says nothing or does not follow; its target is then where it is, for when it is let go."""
+        if now_s - self._arm_s > self.config.arm_timeout_s:
+            self.stop(f"no news of the arm for {self.config.arm_timeout_s} s")
+            return
+        behind_m = float(np.linalg.norm(self.target.position_m - self._arm.position_m))
+        behind_rad = float(np.linalg.norm(log_rotation(self.target.rotation @ self._arm.rotation.T)))
+        if behind_m > self.config.most_lag_m or (self.config.turn and behind_rad > self.config.most_lag_rad):
+            self.stop(f"the arm does not follow: it is {behind_m:.2f} m and {behind_rad:.1f} rad from the target")
+            self.target = self._arm
 
     def _follow(self, hand: HandSample, now_s: float) -> None:
         """Take a hand that can be believed."""
@@ -163,6 +187,8 @@ class ArmTeleop:
             return "the clutch was opened"
         if now_s - self._stamp_s - self._delay_s > self.config.timeout_s:
             return f"images come {self.config.timeout_s} s later than when it engaged"
+        if abs(hand.palm_m - self._hand_start.palm_m) > SAME_SIZE * self._hand_start.palm_m:
+            return "the size of the hand changed"
         moved_m = float(np.linalg.norm(hand.position_m - self._hand.position_m))
         if moved_m > self.config.hand_speed_m_s * (self._stamp_s - self._hand_s):
             return "the hand jumped"

@@ -26,7 +26,7 @@ ROBOT_AXES = {
 
 @dataclass(frozen=True)
 class RetargetConfig(Config):
-    """Which robot hand follows which human hand."""
+    """Which robot hand follows which human hand, and how fast."""
 
     side: str = param("right", "The hand that the robot hand follows", choices=("left", "right"))
     config: str = param("", "YAML of dex-retargeting that describes the robot hand", read_only=True)
@@ -38,6 +38,12 @@ class RetargetConfig(Config):
         choices=FRAMES,
         read_only=True,
     )
+    least_score: float = param(0.5, "Hands of a lower score are not believed", low=0.0, high=1.0)
+    speed: float = param(6.0, "Greatest speed of a joint's target, rad/s or m/s", low=0.01, high=100.0)
+    ramp_s: float = param(
+        1.0, "The speed rises from 0 to that over this time, after a gap or with another hand", low=0.01, high=60.0
+    )
+    timeout_s: float = param(0.25, "A hand that was not seen for longer is a gap", low=0.02, high=5.0)
 
 
 class HandRetargeter:

@@ -1,4 +1,4 @@
-"""What may be wrong with the cameras of a rig, in words, and their numbers for the diagnostics. No ROS in here."""
+"""What may be wrong with the cameras of a rig, in words, and their numbers for the diagnostics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hand_tracking_ros.hand_size import HandSize
 
 FAR = 0.4  # palm lengths: a camera that disagrees by more than this shows other hands, or from somewhere else
 LASTING_S = 2.0  # what has been so for this much longer than it has not is no accident
-PALMS_M = (0.055, 0.125)  # of children and of adults with large hands
+PALMS_M = (0.07, 0.108)  # of nearly all adults
 LONGEST_STEP_S = 0.5  # a pause is not disagreement
 
 
@@ -75,12 +75,19 @@ class RigWatch:
         """What is wrong between the cameras; empty when nothing is."""
         advice = f"{self._stated_by} does not fit the cameras (calibration wrong, cameras swapped or moved)"
         if self._wrong_s < LASTING_S:
-            if size.is_measured and not PALMS_M[0] < size.palm_m < PALMS_M[1]:
-                return f"palms measure {size.palm_m * 1e3:.0f} mm, as no hand's do: {advice}"
-            return ""
+            strange = strange_palm(size)
+            return f"{strange}, {advice}" if strange else ""
         gaps = np.nan_to_num(self._disagreement)
         if gaps.max() > FAR:
             name, gap = self._names[int(gaps.argmax())], gaps.max()
             return f"{name} disagrees with the other cameras by {gap:.2f} palm lengths: {advice}"
         names = " and ".join(name for name, apart in zip(self._names, self._apart) if apart)
         return f"{names}: sees hands, but never those of the other cameras, which should be in its image: {advice}"
+
+
+def strange_palm(size: HandSize) -> str:
+    """In words, where a measured palm is none of an adult's: what measures it may be wrong; else empty."""
+    if not size.is_measured or PALMS_M[0] <= size.palm_m <= PALMS_M[1]:
+        return ""
+    adults = f"{PALMS_M[0] * 1e3:.0f} to {PALMS_M[1] * 1e3:.0f} mm"
+    return f"palms measure {size.palm_m * 1e3:.0f} mm, those of adults {adults}: unless the hands are a child's"
