@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hand_tracking_ros.backends import backend_status, create_backend
 from hand_tracking_ros.config import InferenceConfig
+from hand_tracking_ros.machine import this_machine
 from hand_tracking_ros.manifest import ModelManifest, load_manifest, write_manifest
 from hand_tracking_ros.training.export import OPSET, example_of, export
 from hand_tracking_ros.training.networks import NETWORKS, input_hw, runtime_of
@@ -38,12 +39,8 @@ UNTRAINED = {
 
 def machine() -> dict[str, object]:
     """What latencies are measured on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    found = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
     return {
-        "cpu": found[0] if found else platform.machine(),
-        "cores": os.cpu_count(),
+        **this_machine(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
         "torch": torch.__version__,
