@@ -46,6 +46,7 @@ CONDITIONS = {
     "clear": Condition(),
     "brightness_25": Condition(brightness=0.25),
     "noise_15": Condition(noise_sigma=15),
+    "noise_15_64px": Condition(noise_sigma=15, hand_px=64),
     "dark_noise": Condition(brightness=0.25, noise_sigma=5),
     "motion_blur": Condition(blur_share=0.15),
     "jpeg_20": Condition(jpeg_quality=20),
