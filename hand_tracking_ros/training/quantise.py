@@ -60,20 +60,23 @@ def quantise(manifest: ModelManifest, batches: list[dict[str, np.ndarray]]) -> M
 
 
 def _kept_in_fp32(model: onnx.ModelProto) -> list[str]:
-    """What lies before the first convolution and behind the last of each output, and these convolutions themselves."""
+    """What lies before the first convolution of an input and behind the last of each output, and these convolutions
+    themselves, but for what an input beside the image is convolved with first."""
     nodes = list(model.graph.node)
     producer = {name: node for node in nodes for name in node.output}
     convolutions = [node for node in nodes if node.op_type == "Conv"]
-    last = [
-        conv for conv in convolutions if not any(other.name in _names_behind(conv, nodes) for other in convolutions)
-    ]
-    inside = _names_behind(convolutions[0], nodes) & {name for conv in last for name in _names_before(conv, producer)}
+    behind = {conv.name: _names_behind(conv.output, nodes) for conv in convolutions}
+    first = [conv for conv in convolutions if not any(conv.name in names for names in behind.values())]
+    last = [conv for conv in convolutions if not any(other.name in behind[conv.name] for other in convolutions)]
+    of_image = _names_behind([model.graph.input[0].name], nodes)
+    quantised = {name for conv in first for name in behind[conv.name]} | {conv.name for conv in first} - of_image
+    inside = quantised & {name for conv in last for name in _names_before(conv, producer)}
     return [node.name for node in nodes if node.name not in inside]
 
 
-def _names_behind(start, nodes) -> set[str]:
-    """Names of the nodes that need the output of ``start``; nodes are in the order of execution."""
-    reached, names = set(start.output), set()
+def _names_behind(tensors, nodes) -> set[str]:
+    """Names of the nodes that need one of ``tensors``; nodes are in the order of execution."""
+    reached, names = set(tensors), set()
     for node in nodes:
         if reached & set(node.input):
             reached |= set(node.output)
