@@ -24,6 +24,7 @@ MAX_SLOPE = 1.0  # tangent of the largest turn per frame: 45 degrees
 INLIER_SHARE, MIN_INLIER_PX = 0.05, 1.0  # a point agrees with a motion within this share of the box side
 MIN_SIMILARITY_POINTS = 6  # with fewer, only the translation is estimated
 
+BACK_LEVELS = 2  # pyramid levels above full resolution, on the way back
 CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # per level: steps, and px that end it
 
 # Bones of the palm and next to it, where keypoints are sparse: their midpoints are tracked too.
@@ -102,34 +103,44 @@ class FlowPropagator:
         if not hands:
             return []
         starts = np.stack([_points_on_hand(np.asarray(keypoints_px, np.float64)) for keypoints_px, _ in hands])
-        ends, good = self._track(previous, current, starts.reshape(-1, 2))
-        ends, good = ends.reshape(starts.shape), good.reshape(starts.shape[:2])
+        ends, good = self._track(previous, current, starts)
         return [
             self._motion(keypoints_px, box, start, end, keep)
             for (keypoints_px, box), start, end, keep in zip(hands, starts, ends, good, strict=True)
         ]
 
     def _track(self, previous: FlowImage, current: FlowImage, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where points (N, 2) went, and which of them (N,) passed the forward-backward check."""
+        """Where the points (hands, N, 2) went, and which of them (hands, N) passed the forward-backward check.
+
+        The way back is looked for from where the median motion of the hand leads: that takes fewer levels, however fast
+        the hand is, and no point that has slipped is helped to its start.
+        """
         config = self.config
-        lk = {"winSize": (config.window_px,) * 2, "maxLevel": config.levels, "criteria": CRITERIA}
+        lk = {"winSize": (config.window_px,) * 2, "criteria": CRITERIA}
         size = np.array(previous.mono.shape[::-1])
         small = points_px * previous.scale
-        usable = np.all((small >= 0) & (small < size), axis=1)  # False for NaN
-        start = np.where(usable[:, None], small, 0).astype(np.float32) - np.float32(0.5)
-        end, found, _ = cv2.calcOpticalFlowPyrLK(previous.mono, current.mono, start, None, **lk)
-        back, returned, _ = cv2.calcOpticalFlowPyrLK(current.mono, previous.mono, end, None, **lk)
-        inside = np.all((end >= -0.5) & (end < size - 0.5), axis=1)
-        error_px = np.linalg.norm((back - start) / previous.scale, axis=1)
+        usable = np.all((small >= 0) & (small < size), axis=-1)  # False for NaN
+        start = np.where(usable[..., None], small, 0).astype(np.float32) - np.float32(0.5)
+        end, found, _ = cv2.calcOpticalFlowPyrLK(
+            previous.mono, current.mono, start.reshape(-1, 2), None, maxLevel=config.levels, **lk
+        )
+        end = end.reshape(start.shape)
+        motion = np.sort(end - start, axis=1)[:, start.shape[1] // 2, None]
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(
+            current.mono, previous.mono, end.reshape(-1, 2), (end - motion).reshape(-1, 2),
+            maxLevel=min(config.levels, BACK_LEVELS), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **lk,
+        )  # fmt: skip
+        inside = np.all((end >= -0.5) & (end < size - 0.5), axis=-1)
+        error_px = np.linalg.norm((back.reshape(start.shape) - start) / previous.scale, axis=-1)
         good = usable & inside & (error_px <= config.max_backward_error_px)
-        good &= (found.ravel() == 1) & (returned.ravel() == 1)
+        good &= ((found == 1) & (returned == 1)).reshape(good.shape)
         return (end + 0.5) / previous.scale, good
 
     def _motion(self, keypoints_px, box: Box, start: np.ndarray, end: np.ndarray, good: np.ndarray) -> BoxMotion:
         count = int(good.sum())
         if count < self.config.min_points:
             return BoxMotion(box, np.array(keypoints_px, np.float64), np.zeros(NUM_JOINTS, bool), count, False)
-        z_start, z_end = start @ [1, 1j], end @ [1, 1j]
+        z_start, z_end = _complex(start), _complex(end)
         tolerance_px = max(INLIER_SHARE * max(box.size_px), MIN_INLIER_PX)
         turn, shift = _similarity(z_start[good], z_end[good], tolerance_px)
         moved = turn * z_start[:NUM_JOINTS] + shift
@@ -141,7 +152,7 @@ class FlowPropagator:
         size = (box.size_px[0] * abs(turn), box.size_px[1] * abs(turn))
         angle = float(wrap_angle(box.angle_rad + np.angle(turn)))
         moved_box = Box((center.real, center.imag), size, angle)
-        return BoxMotion(moved_box, np.column_stack([moved.real, moved.imag]), trusted, count, True)
+        return BoxMotion(moved_box, _points(moved), trusted, count, True)
 
 
 def moved_onto(points_px: np.ndarray, motion_px: np.ndarray, followed: np.ndarray) -> np.ndarray:
@@ -151,11 +162,19 @@ def moved_onto(points_px: np.ndarray, motion_px: np.ndarray, followed: np.ndarra
     """
     known = np.isfinite(points_px + motion_px).all(axis=1)
     use = known & followed if (known & followed).sum() >= MIN_SIMILARITY_POINTS else known
-    motion = _least_squares((points_px @ [1, 1j])[use], (motion_px @ [1, 1j])[use]) if use.any() else None
-    if motion is None:
-        return points_px
-    moved = motion[0] * (points_px @ [1, 1j]) + motion[1]
-    return np.column_stack([moved.real, moved.imag])
+    z_points, z_motion = _complex(points_px), _complex(motion_px)
+    motion = _least_squares(z_points[use], z_motion[use]) if use.any() else None
+    return points_px if motion is None else _points(motion[0] * z_points + motion[1])
+
+
+def _complex(points: np.ndarray) -> np.ndarray:
+    """Points (N, 2) as (N,) complex numbers x + iy."""
+    return np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0]
+
+
+def _points(numbers: np.ndarray) -> np.ndarray:
+    """(N, 2) of complex numbers (N,)."""
+    return numbers.view(np.float64).reshape(-1, 2)
 
 
 def _points_on_hand(keypoints_px: np.ndarray) -> np.ndarray:

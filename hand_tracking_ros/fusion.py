@@ -44,13 +44,17 @@ def doubted(variance: np.ndarray, expected_px: np.ndarray, seen_px: np.ndarray) 
     return variance + (shift @ shift) / HAND_SLIP**2 + (gaps * gaps).sum(axis=1) / JOINT_SLIP**2
 
 
-def averaged(expected_px: np.ndarray, variance: np.ndarray, seen_px: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def averaged(
+    expected_px: np.ndarray, variance: np.ndarray, seen_px: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints (21, 2) that flow ``expected``, with their ``variance`` (21,), corrected by those that KeyNet has seen.
 
-    Where nothing was expected (NaN, or an infinite variance), KeyNet's alone.
+    And the variance (21,) of what comes out. Where nothing was expected (NaN, or an infinite variance), KeyNet's alone.
     """
-    gain = (after_seeing(doubted(variance, expected_px, seen_px), scores) / noise(scores))[:, None]
-    return np.where((gain < 1) & np.isfinite(expected_px), expected_px + gain * (seen_px - expected_px), seen_px)
+    known = np.isfinite(variance) & np.isfinite(expected_px).all(axis=1)
+    variance = after_seeing(np.where(known, doubted(variance, expected_px, seen_px), np.inf), scores)
+    gain = (variance / noise(scores))[:, None]
+    return np.where(known[:, None], expected_px + gain * (seen_px - expected_px), seen_px), variance
 
 
 def noise(scores: np.ndarray) -> np.ndarray:

@@ -109,23 +109,21 @@ def warp(
     out_from_image: np.ndarray,
     out_wh: tuple[int, int],
     border_value: int | None = 0,
-    by_halves: bool = False,
+    fast: bool = False,
 ):
     """Resample ``image`` (H, W) or (H, W, C) through a corner-origin 2x3 matrix, bilinear.
 
     Outside the image: ``border_value``, or the nearest edge pixel when it is None. When the map shrinks by more than
-    two, the image region is area-averaged first, so that small crops of large hands do not alias: by a whole number,
-    or ``by_halves``, which is several times faster and leaves more to the bilinear part.
+    two, the image region is area-averaged first, so that small crops of large hands do not alias; ``fast``: see
+    ``shrunk_region``.
     """
     (a, b, _), (c, d, _) = out_from_image.tolist()
     scale = math.sqrt(abs(a * d - b * c))
     shrink = int(1.0 / scale) if scale > 0 else 1
-    if by_halves:
-        shrink = 2 ** halvings(shrink)
     if shrink >= 2:
         corners = np.array([(0, 0), (out_wh[0], 0), out_wh, (0, out_wh[1])], dtype=np.float64)
         needed = apply(invert(out_from_image), corners)
-        image, low, scale = shrunk_region(image, needed.min(axis=0), needed.max(axis=0), shrink, by_halves)
+        image, low, scale = shrunk_region(image, needed.min(axis=0), needed.max(axis=0), shrink, fast)
         out_from_image = np.column_stack([out_from_image[:, :2] * scale, apply(out_from_image, low)])
     centre_matrix = out_from_image.astype(np.float64)
     centre_matrix[:, 2] += out_from_image[:, :2] @ [0.5, 0.5] - 0.5
@@ -135,43 +133,38 @@ def warp(
     )
 
 
-def halvings(shrink: float) -> int:
-    """How often an image can be halved before it has shrunk by more than ``shrink``."""
-    return max(int(shrink), 1).bit_length() - 1
+def averaged(image: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
+    """``image`` (H, W) or (H, W, C) as one of ``wh`` px, by area averages: halved as often as that comes out even.
 
-
-def halved(image: np.ndarray, times: int) -> np.ndarray:
-    """``image`` (H, W) or (H, W, C), ``times`` over at half the size, by means of two by two pixels.
-
-    OpenCV does this many times faster than any other average. What is odd at the right and at the bottom is left out.
+    OpenCV halves many times faster than it takes other averages. Rounded at every step: off by a grey level here and
+    there.
     """
-    for _ in range(times):
-        height, width = (max(size // 2, 1) for size in image.shape[:2])
-        image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-    return image
+    height, width = image.shape[:2]
+    while width % (2 * wh[0]) == height % (2 * wh[1]) == 0:
+        height, width = height // 2, width // 2
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
 
 
-def shrunk_region(
-    image: np.ndarray, low_px: np.ndarray, high_px: np.ndarray, shrink: int, by_halves: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shrunk_region(image: np.ndarray, low_px: np.ndarray, high_px: np.ndarray, shrink: int, fast: bool = False):
     """(small, low, scale): the part of ``image`` from ``low_px`` to ``high_px``, area-averaged by about ``shrink``.
 
-    A point p of the image is ``(p - low) / scale`` in ``small``; all are (2,), x first. ``by_halves``: see ``warp``;
-    ``shrink`` is a power of two.
+    A point p of the image is ``(p - low) / scale`` in ``small``; all are (2,), x first. ``fast``: ``averaged``, and in
+    whole cells, for which up to ``shrink`` - 1 px are left out at the image's edge.
     """
-    columns = _cells(low_px[0], high_px[0], shrink, image.shape[1])
-    rows = _cells(low_px[1], high_px[1], shrink, image.shape[0])
-    region, low = image[rows[0] : rows[1], columns[0] : columns[1]], np.array([columns[0], rows[0]], np.float64)
-    if by_halves:
-        return halved(region, halvings(shrink)), low, np.full(2, float(shrink))
-    small = cv2.resize(region, (columns[2], rows[2]), interpolation=cv2.INTER_AREA)
-    return small, low, np.array([(columns[1] - columns[0]) / columns[2], (rows[1] - rows[0]) / rows[2]])
+    columns = _cells(low_px[0], high_px[0], shrink, image.shape[1], fast)
+    rows = _cells(low_px[1], high_px[1], shrink, image.shape[0], fast)
+    region, size = image[rows[0] : rows[1], columns[0] : columns[1]], (columns[2], rows[2])
+    small = averaged(region, size) if fast else cv2.resize(region, size, interpolation=cv2.INTER_AREA)
+    scale = np.array([(columns[1] - columns[0]) / columns[2], (rows[1] - rows[0]) / rows[2]])
+    return small, np.array([columns[0], rows[0]], np.float64), scale
 
 
-def _cells(low: float, high: float, shrink: int, limit: int) -> tuple[int, int, int]:
+def _cells(low: float, high: float, shrink: int, limit: int, whole: bool) -> tuple[int, int, int]:
     """(first, end, cells): pixels that cover ``low`` to ``high`` with a margin, in whole cells where the image allows.
 
-    OpenCV averages whole cells several times faster than fractions of pixels.
+    OpenCV averages whole cells several times faster than fractions of pixels. ``whole``: rather than fractions, leave
+    pixels out.
     """
     first = min(max(math.floor(low) - shrink, 0), limit - 1)
     end = min(max(math.ceil(high) + shrink, first + 1), limit)
@@ -182,6 +175,8 @@ def _cells(low: float, high: float, shrink: int, limit: int) -> tuple[int, int, 
         first, end = limit - cells * shrink, limit
     else:
         cells = max((end - first) // shrink, 1)
+        if whole:
+            end = min(first + cells * shrink, limit)
     return first, end, cells
 
 

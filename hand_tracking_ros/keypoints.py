@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,7 +22,10 @@ PATIENCE = 10  # strange looks at a hand for one from scratch, which takes three
 
 
 class KeypointEstimator:
-    """Loads KeyNet, runs it on up to ``max_hands`` boxes at once. Raises ModelError or BackendError when it cannot."""
+    """Loads KeyNet, runs it on all boxes of an image at once. Raises ModelError or BackendError when it cannot.
+
+    ``max_hands``: the most looks in a batch, until more boxes come; never more than the network takes.
+    """
 
     def __init__(
         self,
@@ -31,9 +34,9 @@ class KeypointEstimator:
         max_hands: int = 2,
     ):
         self.config = config
-        manifest = load_task_manifest(config.model, "keypoints")
+        manifest = load_task_manifest(config.model, "keypoints", inference)
         self._max_batch = min(max_hands, manifest.max_batch)
-        self.backend = create_backend(manifest, inference, max_batch=self._max_batch)
+        self.backend = create_backend(manifest, inference)
         self.manifest = self.backend.manifest
         self._size = int(self.manifest.inputs["crop"].shape[2])
         self._waits: dict[int, int] = {}  # strange looks until a hand may be read afresh again, by id
@@ -63,6 +66,7 @@ class KeypointEstimator:
         looked at again: presence only falls (``TrackConfig.least_presence``). Of two results on the same hand, one of
         which may be ``known`` from an earlier look at this image, the one with the higher id gets presence 0.
         """
+        self._max_batch = min(max(self._max_batch, len(boxes)), self.manifest.max_batch)
         looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
         results = self._run(mono, looks, camera)
         unsure = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED or b.right_score == 0.5]
@@ -88,41 +92,46 @@ class KeypointEstimator:
                 results[i] = fresh[i]
             elif box.expected_variance is not None and not self.takes_prior:  # a KeyNet-F has learned to do so
                 seen, scores = results[i].keypoints_px, results[i].keypoint_scores
-                points = averaged(box.expected_px, box.expected_variance, seen, scores)
-                results[i] = replace(results[i], keypoints_px=points)
+                points, variance = averaged(box.expected_px, box.expected_variance, seen, scores)
+                results[i] = replace(results[i], keypoints_px=points, variance=variance)
         return suppress_duplicates([*known, *results], self.config.duplicate_share)[len(known) :]
 
     def _read_afresh(
         self, mono: np.ndarray, looks: Sequence[_Look], results: Sequence[HandKeypoints], tracked: set[int],
         camera: Camera | None, least_presence: float,
     ) -> dict[int, HandKeypoints]:  # fmt: skip
-        """Hands read afresh, by index: those of ``tracked`` that do not look like what they are believed to be, and do
-        from scratch.
+        """A hand read afresh, by index: one of ``tracked`` that does not look like what it is believed to be, and does
+        from scratch. One per image, for it takes as long as two hands.
 
         A crop is turned by the last keypoints, so a hand that was read the wrong way round is read so again. Upright,
         in both views and with nothing expected, it is like a new one.
         """
-        strange = [
-            i for i in sorted(tracked)
+        strange = {
+            results[i].id: i for i in sorted(tracked)
             if results[i].presence >= least_presence and _as_right(results[i], looks[i].mirror) < STRANGE
-        ]  # fmt: skip
+        }  # fmt: skip
+        due = self._due(strange)
+        if due is None:
+            return {}
+        i = strange[due]
+        upright = HandBox(replace(looks[i].box.box, angle_rad=0.0), 1.0, 0.5, due, results[i].source)
+        views = [_Look(upright, mirror) for mirror in (False, True)]
+        seen = self._run(mono, views, camera)
+        right = [_as_right(hand, view.mirror) for hand, view in zip(seen, views)]
+        best = int(np.argmax(right))
+        closer = views[best]._replace(box=replace(upright, box=box_around(seen[best].keypoints_px)))
+        (again,) = self._run(mono, [closer], camera)
+        clear = min(right[best], _as_right(again, closer.mirror)) > CLEAR and again.presence >= least_presence
+        return {i: replace(again, box=results[i].box)} if clear else {}
+
+    def _due(self, strange: Collection[int]) -> int | None:
+        """Which of the ids that look ``strange`` is to be read afresh: the first whose wait is over."""
         if len(self._waits) > 8 * self._max_batch:
             self._waits.clear()
-        fresh = {}
+        due = next((i for i in strange if not self._waits.get(i)), None)
         for i in strange:
-            self._waits[results[i].id] = wait = (self._waits.get(results[i].id, 0) - 1) % PATIENCE
-            if wait != PATIENCE - 1:
-                continue
-            upright = HandBox(replace(looks[i].box.box, angle_rad=0.0), 1.0, 0.5, results[i].id, results[i].source)
-            views = [_Look(upright, mirror) for mirror in (False, True)]
-            seen = self._run(mono, views, camera)
-            right = [_as_right(hand, view.mirror) for hand, view in zip(seen, views)]
-            best = int(np.argmax(right))
-            closer = views[best]._replace(box=replace(upright, box=box_around(seen[best].keypoints_px)))
-            (again,) = self._run(mono, [closer], camera)
-            if min(right[best], _as_right(again, closer.mirror)) > CLEAR and again.presence >= least_presence:
-                fresh[i] = replace(again, box=results[i].box)
-        return fresh
+            self._waits[i] = PATIENCE - 1 if i == due else max(self._waits.get(i, 0) - 1, 0)
+        return due
 
     def _run(self, mono: np.ndarray, looks: Sequence[_Look], camera: Camera | None) -> list[HandKeypoints]:
         results: list[HandKeypoints] = []
@@ -136,12 +145,11 @@ class KeypointEstimator:
         feeds = {"crop": np.stack([view.crop(mono) for view in views])[:, None]}
         if self.takes_prior:
             feeds |= _expectations([look.box for look in looks], views)
-        outputs = self.backend.run(feeds)
+        outputs = {name: values.astype(np.float64) for name, values in self.backend.run(feeds).items()}
+        presence = outputs["presence"] * np.minimum(outputs["scores"].mean(axis=1) / self.config.sure_score, 1.0)
         results = []
         for i, ((hand_box, mirror), view) in enumerate(zip(looks, views)):
-            in_crop, depth = outputs["keypoints"][i].astype(np.float64), outputs["depth"][i].astype(np.float64)
-            keypoints_px, depth_rel = view.to_image(in_crop, depth)
-            sure = min(1.0, outputs["scores"][i].mean() / self.config.sure_score)
+            keypoints_px, depth_rel = view.to_image(outputs["keypoints"][i], outputs["depth"][i])
             right = float(outputs["right"][i])
             results.append(
                 HandKeypoints(
@@ -149,9 +157,9 @@ class KeypointEstimator:
                     box=hand_box.box,
                     source=hand_box.source,
                     keypoints_px=keypoints_px,
-                    keypoint_scores=outputs["scores"][i].astype(np.float64),
+                    keypoint_scores=outputs["scores"][i],
                     depth_rel=depth_rel,
-                    presence=float(outputs["presence"][i]) * sure,
+                    presence=float(presence[i]),
                     right_score=1.0 - right if mirror else right,
                 )
             )

@@ -41,7 +41,7 @@ class CutOut:
 
     def crop(self, mono: np.ndarray) -> np.ndarray:
         """(size, size) uint8; outside the image its nearest edge."""
-        return warp(mono, self.crop_from_image, self._wh, border_value=None)
+        return warp(mono, self.crop_from_image, self._wh, border_value=None, fast=True)
 
     def to_crop(self, points_px: np.ndarray) -> np.ndarray:
         """Crop px of image px (N, 2)."""
@@ -73,7 +73,7 @@ class VirtualCamera:
         shrink = int(math.sqrt(self._box.size_px[0] * self._box.size_px[1]) / self._size)
         if shrink >= 2:
             bounds = samples.reshape(-1, 2).min(axis=0), samples.reshape(-1, 2).max(axis=0)
-            mono, low, scale = shrunk_region(mono, *bounds, shrink)
+            mono, low, scale = shrunk_region(mono, *bounds, shrink, fast=True)
             samples = (samples - low) / scale
         samples = np.clip(samples - 0.5, -1e4, 3e4)  # remap counts pixel centres as integers
         x, y = (_spread(samples[..., axis], weights).astype(np.float32) for axis in (0, 1))

@@ -25,8 +25,10 @@ from hand_tracking_ros.backends import (
     choose_backend,
     create_backend,
 )
-from hand_tracking_ros.config import InferenceConfig
+from hand_tracking_ros.config import DetectorConfig, InferenceConfig, KeypointConfig
+from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.errors import BackendError, ModelError
+from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.manifest import TensorSpec
 
 NEEDS_OPENVINO = pytest.mark.skipif(
@@ -294,6 +296,35 @@ def test_a_damaged_int8_version_is_an_error_not_a_fallback(tmp_path):
     (tmp_path / "keynet_int8.yaml").write_text(text.replace(manifest.sha256, "0" * 64))
     with pytest.raises(ModelError, match="damaged"):
         create_backend(manifest, InferenceConfig())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_model_in_int8_is_an_error_where_another_precision_is_asked_for(precision):
+    says = (
+        rf"precision {precision} was asked for, but model '{{}}' is in int8: choose the model .*'{{}}'.*to auto or int8"
+    )
+    inference = InferenceConfig(precision=precision)
+    with pytest.raises(BackendError, match=says.format("keynet_int8", "keynet")):
+        KeypointEstimator(KeypointConfig(model="keynet_int8"), inference)
+    with pytest.raises(BackendError, match=says.format("detnet_int8", "detnet")):
+        HandDetector(DetectorConfig(model="detnet_int8"), inference)
+    for precision in ("auto", "int8"):
+        inference = InferenceConfig(backend="onnxruntime", precision=precision)
+        assert KeypointEstimator(KeypointConfig(model="keynet_int8"), inference).backend.precision == "int8"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux: a process kept to one core")
+def test_no_more_threads_than_cores_that_may_be_used(keynet, caplog):
+    """A profile of the machine says 8, and the process is kept to one core of it."""
+    caplog.set_level(logging.INFO, logger="hand_tracking_ros")
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        backend = create_backend(keynet, InferenceConfig(backend="onnxruntime", threads=8))
+    finally:
+        os.sched_setaffinity(0, before)
+    assert backend._session.get_session_options().intra_op_num_threads == 1
+    assert "inference.threads is 8, but this process may use 1 cores only" in caplog.text
 
 
 def test_auto_with_int8_passes_over_tensorrt():

@@ -153,3 +153,79 @@ def test_jumps_in_time_start_the_window_afresh_and_keep_the_level(jump_s):
     stream.cost = lambda level: 0.1 * PERIOD_S
     assert stream.run(4) == Level.FEWER_DETECTIONS  # the jump is no time in which it was calm
     assert stream.run(3) == Level.FULL
+
+
+class Camera:
+    """60 images per second into a queue of one: a step that takes longer misses images, and nobody sees which.
+
+    ``cost`` says how many periods a step takes at a level; reading an image takes ``reading`` periods more, four fifths
+    of which are known. The clock counts periods, and its images are the stamps.
+    """
+
+    def __init__(self, cost, reading: float = 0.0) -> None:
+        self.budget, self.cost, self.reading = Budget(BudgetConfig()), cost, reading
+        self.now, self.newest, self.answered, self.changes = 0.0, -1, 0, []
+
+    def run(self, seconds: float) -> Level:
+        end = self.now + 60 * seconds
+        while self.now < end:
+            self.newest = max(int(self.now), self.newest + 1)
+            self.now = max(self.now, float(self.newest)) + self.reading
+            if self.budget.takes(self.newest / 60):
+                step, spent = self.cost(self.budget.level), 0.8 * self.reading
+                self.now, self.answered = self.now + step, self.answered + 1
+                if self.budget.step((step + spent) / 60):
+                    self.changes.append((self.newest / 60, self.budget.level))
+        return self.budget.level
+
+
+SLOW = [(0.9, 0.3), (1.5, 0.0), (2.9, 0.3), (3.0, 0.0), (3.6, 0.4), (6.0, 0.6)]
+
+
+@pytest.mark.parametrize(("step", "reading"), SLOW)
+def test_whoever_misses_images_gives_something_up_however_slow_it_is(step, reading):
+    """Also where so many are missed that the stamps of those that are left say nothing about the camera's rate."""
+    camera = Camera(lambda level: step, reading)
+    assert camera.run(8) == Level.HALF_RATE
+    assert [level for _, level in camera.changes] == [Level.FEWER_DETECTIONS, Level.SMALL_NETWORKS, Level.HALF_RATE]
+    camera.run(120)
+    assert len(camera.changes) == 3
+
+
+@pytest.mark.parametrize(("step", "reading"), SLOW)
+def test_what_was_given_up_by_whoever_missed_images_comes_back(step, reading):
+    load = [step]
+    camera = Camera(lambda level: load[0], reading)
+    camera.run(8)
+    load[0] = 0.05
+    assert camera.run(30) == Level.FULL and len(camera.changes) == 6
+    camera.run(60)
+    assert len(camera.changes) == 6 and camera.budget.budget_s == pytest.approx(1 / 60, rel=0.01)
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.3, Level.HALF_RATE), (0.2, Level.SMALL_NETWORKS)])
+def test_where_smaller_networks_are_enough_nothing_else_is_given_up(share, level):
+    camera = Camera(lambda level: 3.2 * (share if level >= Level.SMALL_NETWORKS else 1.0), 0.1)
+    camera.run(5)
+    changes = len(camera.changes)
+    assert camera.run(300) == level == changes and len(camera.changes) == changes
+
+
+def test_larger_networks_that_make_it_miss_images_are_tried_ever_more_rarely():
+    camera = Camera(lambda level: 0.3 if level >= Level.SMALL_NETWORKS else 3.2, 0.1)
+    camera.run(600)
+    tried = [time_s for time_s, level in camera.changes[2:] if level < Level.SMALL_NETWORKS]
+    assert all(b - a > 9 for a, b in pairwise(tried)) and all(b - a > 59 for a, b in pairwise(tried[4:]))
+    assert camera.answered > 0.97 * 60 * 600
+
+
+@pytest.mark.parametrize("step", [0.3, 0.69, 0.9, 0.95])
+def test_a_camera_that_is_kept_up_with_loses_nothing(step):
+    camera = Camera(lambda level: step - 0.05, 0.05)
+    assert camera.run(120) == Level.FULL and camera.changes == []
+
+
+def test_a_budget_in_seconds_may_be_longer_than_the_time_between_images():
+    """Steps without a pause are as wanted then."""
+    stream = Stream(lambda level: 3 * PERIOD_S, step_s=0.1)
+    assert stream.run(20) == Level.FULL

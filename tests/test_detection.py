@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from hand_tracking_ros.config import DetectorConfig
-from hand_tracking_ros.detection import HandDetector, decode, suppress
+from hand_tracking_ros.detection import HandDetector, decode, letterboxed, suppress
 from hand_tracking_ros.errors import ModelError
-from hand_tracking_ros.geometry import Box
+from hand_tracking_ros.geometry import Box, warp
 from hand_tracking_ros.types import HandBox, Source
 
 
@@ -50,6 +52,36 @@ def test_detections_of_any_image_size_are_centred_in_the_image(shape):
     for hand in detector.detect(noise):
         assert 0 <= hand.box.center_px[0] < shape[1] and 0 <= hand.box.center_px[1] < shape[0]
         assert 0 < hand.box.size_px[0] < 10 * max(shape)
+
+
+@pytest.mark.parametrize(
+    ("size", "closest"),
+    [
+        ((320, 240), 0), ((640, 480), 0), ((640, 360), 0), ((960, 540), 0), ((1280, 720), 1), ((1920, 1080), 1),
+        ((720, 720), 0), ((848, 480), 0), ((641, 481), 0), ((160, 120), 0), ((53, 97), 0), ((16, 16), 0),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_letterbox_is_the_image_at_the_top_left_and_black_elsewhere(size, closest):
+    image = np.random.default_rng(0).integers(1, 256, size[::-1]).astype(np.uint8)
+    shrink = max(size[0] / 320, size[1] / 240)
+    seen = letterboxed(image, shrink, (320, 240))
+    wanted = warp(image, np.eye(2, 3) / shrink, (320, 240))
+    assert seen.shape == (240, 320) and seen.dtype == np.uint8 and seen.flags.c_contiguous
+    assert np.abs(seen.astype(int) - wanted).max() <= closest
+    edge = int(np.ceil(1 / shrink))  # an enlarged image fades out over a pixel of its own
+    assert not seen[:, int(np.ceil(size[0] / shrink)) + edge :].any()
+    assert not seen[int(np.ceil(size[1] / shrink)) + edge :].any()
+
+
+def test_threads_that_detect_at_once_see_their_own_images():
+    """As the cameras of a rig might, with one detector."""
+    detector = HandDetector(DetectorConfig(score_threshold=0.01))
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, shape).astype(np.uint8) for shape in ((480, 640), (360, 640)) for _ in range(8)]
+    alone = [detector.detect(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(detector.detect, images)) == alone
 
 
 def test_flat_images_have_no_hands():

@@ -1,5 +1,6 @@
 """Geometry: pixel conventions, boxes, and crops that are exact to a fraction of a pixel."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -36,6 +37,7 @@ def centroid(image):
 
 
 class TestCrop:
+    @pytest.mark.parametrize("fast", [False, True], ids=["", "fast"])
     @settings(max_examples=60, deadline=None)
     @given(
         st.tuples(number(130, 190), number(115, 125)), number(0.4, 0.6), number(0.4, 0.6), number(25, 800), angles,
@@ -46,14 +48,32 @@ class TestCrop:
     @example((160.6, 120.3), 0.45, 0.55, 288.0, 0.0, 96)  # shrinking by three: area average
     @example((160.6, 120.3), 0.45, 0.55, 191.9, np.pi / 2, 96)  # just short of the area average
     @example((160.6, 120.3), 0.5, 0.5, 800.0, 0.7, 64)  # shrinking by twelve, past every border
-    def test_a_blob_lands_where_the_matrix_says(self, point, u, v, box_side, angle, side):
+    def test_a_blob_lands_where_the_matrix_says(self, fast, point, u, v, box_side, angle, side):
         """The centroid of a Gaussian blob in the crop against the mapped centre: half-pixel errors would show."""
         away = geometry.rotation(angle) @ (np.array([0.5 - u, 0.5 - v]) * box_side)
         box = Box((point[0] + away[0], point[1] + away[1]), (box_side, box_side), angle)
         matrix = crop_from_image(box, (side, side))
         np.testing.assert_allclose(apply(matrix, np.array(point)), np.array([u, v]) * side, atol=1e-9)
-        crop = warp(blob(point, sigma=min(box_side / 13, 23)), matrix, (side, side))
+        crop = warp(blob(point, sigma=min(box_side / 13, 23)), matrix, (side, side), fast=fast)
         np.testing.assert_allclose(centroid(crop), np.array([u, v]) * side, atol=0.05)
+
+    @pytest.mark.parametrize("side", [60, 150, 200, 300, 400, 500, 640, 700])
+    @pytest.mark.parametrize("size", [(640, 480), (641, 479), (3, 5)], ids=str)
+    def test_the_fast_way_differs_by_a_grey_level_but_at_the_edges_of_the_image(self, size, side):
+        """There it may leave out less than a pixel of the crop, which the nearest one replaces."""
+        smooth = np.random.default_rng(1).integers(0, 256, (size[1] // 64 + 1, size[0] // 64 + 1)).astype(np.uint8)
+        image = cv2.resize(smooth, size, interpolation=cv2.INTER_CUBIC)
+        for angle, center in ((0.0, (0.5, 0.5)), (0.4, (0.45, 0.55)), (2.0, (0.9, 0.2))):
+            box = Box((center[0] * size[0], center[1] * size[1]), (side, side), angle)
+            matrix = crop_from_image(box, (96, 96))
+            slow, fast = (warp(image, matrix, (96, 96), None, fast=fast).astype(float) for fast in (False, True))
+            gaps = np.abs(fast - slow)
+            columns, rows = np.meshgrid(np.arange(96) + 0.5, np.arange(96) + 0.5)
+            shown = apply(invert(matrix), np.stack([columns, rows], axis=-1))
+            far = 2 * max(side / 96, 1)
+            inner = ((shown > far) & (shown < np.array(size) - far)).all(axis=-1)
+            assert gaps[inner].max(initial=0.0) <= 2.0
+            assert gaps.mean() < 1.0
 
     @pytest.mark.parametrize("factor", [2, 4, 1.5, 0.75, 0.5, 0.25])
     def test_scaling_maps_p_to_s_times_p(self, factor):

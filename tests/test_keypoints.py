@@ -12,6 +12,7 @@ from tiny_models import FACTS, KEYNET_TENSORS, save_model
 from hand_tracking_ros.cli.demo import demo_directory
 from hand_tracking_ros.config import InferenceConfig, KeypointConfig, TrackConfig
 from hand_tracking_ros.evaluation.datasets import labelled_images
+from hand_tracking_ros.fusion import averaged
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.keypoints import PATIENCE, KeypointEstimator, suppress_duplicates
 from hand_tracking_ros.manifest import write_manifest
@@ -120,6 +121,30 @@ def test_keynet_f_is_told_where_the_keypoints_are_expected(tmp_path):
     assert new.keypoint_scores.max() == 0.0
 
 
+def test_averaged_keypoints_come_with_the_variance_of_the_average(estimator):
+    """What comes out lies nearer to what was expected than what was seen did: nobody could tell the variance later."""
+    here = box(300, 220)
+    (alone,) = estimator.estimate(picture(), [here])
+    assert alone.variance is None
+    points, expected = alone.keypoints_px, alone.keypoints_px + [0.1 * palm_length(alone.keypoints_px), 0]
+    told = replace(here, expected_px=expected, expected_variance=np.full(21, 0.2))
+    (both,) = estimator.estimate(picture(), [told])
+    wanted, variance = averaged(expected, told.expected_variance, points, alone.keypoint_scores)
+    np.testing.assert_allclose(both.keypoints_px, wanted, atol=1e-3)
+    np.testing.assert_allclose(both.variance, variance, rtol=1e-3)
+
+
+def test_more_hands_than_at_the_start_are_looked_at_in_one_batch():
+    """``track.max_hands`` may be raised at run time."""
+    estimator = KeypointEstimator(KeypointConfig(refine_new=False), max_hands=1)
+    crops, run = [], estimator.backend.run
+    estimator.backend.run = lambda feeds: crops.append(len(feeds["crop"])) or run(feeds)
+    boxes = [box(150 + 100 * i, 200, id=i + 1) for i in range(3)]
+    boxes = [replace(one, right_score=0.9) for one in boxes]
+    estimator.estimate(picture(), boxes, least_presence=1.0)
+    assert crops == [3]
+
+
 def test_left_hands_are_seen_in_a_mirror_and_new_ones_both_ways(tmp_path):
     """The blob network answers with a right hand at the disc, so a mirrored look gives its mirror image."""
     model = blob_models.write_models(tmp_path)["keypoints.model"]
@@ -196,7 +221,7 @@ def test_a_hand_read_the_wrong_way_round_is_read_afresh():
     estimator = KeypointEstimator(KeypointConfig(), InferenceConfig(backend="onnxruntime", profile="none"))
     runs = []
     run, estimator.backend.run = estimator.backend.run, lambda feeds: runs.append(feeds) or run(feeds)
-    labels = [label for label in read_labels(demo_directory()) if label.frame in (10, 60)]
+    labels = [label for label in read_labels(demo_directory()) if label.frame in (10, 30)]
     for label, image in labelled_images(demo_directory(), labels):
         (truth,) = [hand for hand in label.hands if hand.side == Side.LEFT]
         points = np.array(truth.keypoints_px)
@@ -213,3 +238,23 @@ def test_a_hand_read_the_wrong_way_round_is_read_afresh():
         runs.clear()
         estimator.estimate(image, [HandBox(tight, 1.0, 0.0, 7, Source.PROPAGATED)])
         assert len(runs) == 1  # one that looks as believed is looked at once
+
+
+def test_of_two_hands_that_look_strange_one_is_read_afresh_per_image():
+    """The other one comes with the next image: no image waits for both."""
+    estimator = KeypointEstimator(KeypointConfig(), InferenceConfig(backend="onnxruntime", profile="none"))
+    (label,) = [label for label in read_labels(demo_directory()) if label.frame == 10]
+    ((_, image),) = labelled_images(demo_directory(), [label])
+    (truth,) = [np.array(hand.keypoints_px) for hand in label.hands if hand.side == Side.LEFT]
+    tight = box_around(truth)
+    wrong = [
+        HandBox(replace(tight, angle_rad=tight.angle_rad + turn), 1.0, 1.0, number, Source.PROPAGATED)
+        for number, turn in ((1, 0.5 * np.pi), (2, 0.6 * np.pi))
+    ]
+    crops, run = [], estimator.backend.run
+    estimator.backend.run = lambda feeds: crops.append(len(feeds["crop"])) or run(feeds)
+    right = [
+        [hand.id for hand in estimator.estimate(image, wrong) if hand.right_score < 0.1] for _ in range(PATIENCE + 1)
+    ]
+    assert right == [[1], [2], *[[]] * (PATIENCE - 2), [1]]
+    assert crops == [2, 2, 1, 2, 2, 1, *[2] * (PATIENCE - 2), 2, 2, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -96,6 +97,19 @@ def test_levels_are_given_up_applied_said_and_taken_back(ros, models, rig_file, 
     bench.allow(PLENTY_S)
     values = bench.run(80)
     assert values["load_level"] == "full" and tracks.least_interval_s == 0.0 and values["level"] == "0"
+
+
+def test_what_the_thread_does_between_images_counts_as_well(ros, models):
+    """As reading large messages does."""
+    budget = {"budget__step_s": 0.15, "budget__window_s": 0.1}
+    bench = Bench(ros, "hand_tracker_node", "/load_reading", "image_raw", **models, **budget)
+    assert bench.run(12)["load_level"] == "full"
+    for _ in range(7):
+        end_s = time.thread_time() + 0.2
+        while time.thread_time() < end_s:
+            pass
+        values = bench.run(1)
+    assert values["load_level"] != "full" and "and may take 150.0 ms" in values["load_reason"]
 
 
 def test_smaller_networks_take_over_and_give_back(ros, models, tmp_path):

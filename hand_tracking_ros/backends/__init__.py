@@ -9,12 +9,14 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.errors import BackendError
+from hand_tracking_ros.machine import usable_cores
 from hand_tracking_ros.manifest import ModelManifest, TensorSpec
 
 logger = logging.getLogger("hand_tracking_ros")
@@ -105,6 +107,7 @@ def choose_backend(inference: InferenceConfig) -> Choice:
 def create_backend(manifest: ModelManifest, inference: InferenceConfig, max_batch: int | None = None) -> Backend:
     """Load a model: pick the backend and the precision, verify the sha256, check the tensors against the manifest.
 
+    Of ``inference.threads`` no more than this process may use cores: a profile knows the cores of the machine only.
     ``max_batch``: largest free dimension that ``run`` will get, default and upper limit ``manifest.max_batch``.
     With backend 'auto' a backend that fails to load is passed over with a warning. Raises ModelError when the file does
     not fit its manifest, BackendError when the backend cannot run.
@@ -113,6 +116,10 @@ def create_backend(manifest: ModelManifest, inference: InferenceConfig, max_batc
     if not 1 <= max_batch <= manifest.max_batch:
         raise BackendError(f"model '{manifest.name}' takes batches of 1 to {manifest.max_batch}, asked for {max_batch}")
     choice = choose_backend(inference)
+    cores = usable_cores()
+    if inference.threads > cores:
+        logger.info("inference.threads is %d, but this process may use %d cores only", inference.threads, cores)
+        inference = replace(inference, threads=cores)
     versions = [version_for(name, manifest, inference.precision) for name in choice.names]
     for version in versions:
         version.verify()
@@ -122,6 +129,15 @@ def create_backend(manifest: ModelManifest, inference: InferenceConfig, max_batc
         except Exception as error:  # auto must survive whatever an optional runtime raises
             logger.warning("backend %s cannot run %s, trying the next: %s", name, version.name, error)
     return _create(choice.names[-1], versions[-1], inference, max_batch, choice.reason)
+
+
+def check_precision(manifest: ModelManifest, inference: InferenceConfig) -> None:
+    """Raise BackendError when another precision is asked for than that of a model that is quantised itself."""
+    if manifest.precision == "int8" and inference.precision not in ("auto", "int8"):
+        raise BackendError(
+            f"precision {inference.precision} was asked for, but model '{manifest.name}' is in int8: choose the model "
+            f"that it was made of ('{manifest.name.removesuffix('_int8')}'), or set inference.precision to auto or int8"
+        )
 
 
 def version_for(backend: str, manifest: ModelManifest, precision: str) -> ModelManifest:
