@@ -9,7 +9,7 @@ import pytest
 from test_tracks import detection, keypoints, view
 
 from hand_tracking_ros.config import FlowConfig, TrackConfig
-from hand_tracking_ros.fusion import REST_NOISE, after_flow, after_seeing, averaged, doubted
+from hand_tracking_ros.fusion import JOINT_SLIP, REST_NOISE, after_flow, after_seeing, averaged, doubted
 from hand_tracking_ros.skeleton import palm_length
 from hand_tracking_ros.tracks import HandTracks
 from hand_tracking_ros.types import Source
@@ -44,7 +44,8 @@ def test_flow_that_has_slipped_off_the_hand_or_off_a_joint_is_not_believed():
     doubt = doubted(0.2 * ONES, HAND, HAND + [0.1 * palm, 0])  # a whole hand that has moved is surer than one joint
     single = HAND.copy()
     single[8] += [0.1 * palm, 0]
-    assert doubt[8] > 3 * doubted(0.2 * ONES, HAND, single)[8] > 3 * 0.8
+    alone = doubted(0.2 * ONES, HAND, single)[8]
+    assert alone == pytest.approx(0.2 + (0.1 / JOINT_SLIP) ** 2) and doubt[8] > 3 * alone
     np.testing.assert_allclose(doubted(0.2 * ONES, np.nan * HAND, bent), 0.2)
 
 
