@@ -16,7 +16,7 @@ from hand_tracking_ros.skeleton import palm_length
 
 REST_NOISE = 0.25  # that flow adds per frame to a joint at rest, as a standard deviation
 MOTION_NOISE = 5.0  # and per palm length that the joint moves; both by a search on sequences with exact truth
-HAND_SLIP, JOINT_SLIP = 0.05, 0.13  # palm lengths by which KeyNet and flow may differ, as standard deviations
+HAND_SLIP, JOINT_SLIP = 0.06, 0.12  # palm lengths by which KeyNet and flow may differ, as standard deviations
 LEAST_SCORE = 0.1  # a keypoint with less is as uncertain as one with this
 
 
