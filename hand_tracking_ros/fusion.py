@@ -16,7 +16,7 @@ from hand_tracking_ros.skeleton import palm_length
 
 REST_NOISE = 0.25  # that flow adds per frame to a joint at rest, as a standard deviation
 MOTION_NOISE = 5.0  # and per palm length that the joint moves; both by a search on sequences with exact truth
-HAND_SLIP, JOINT_SLIP = 0.06, 0.12  # palm lengths by which KeyNet and flow may differ, as standard deviations
+HAND_SLIP, JOINT_SLIP = 0.05, 0.1  # palm lengths by which KeyNet and flow may differ, as standard deviations
 LEAST_SCORE = 0.1  # a keypoint with less is as uncertain as one with this
 
 
@@ -44,17 +44,13 @@ def doubted(variance: np.ndarray, expected_px: np.ndarray, seen_px: np.ndarray) 
     return variance + (shift @ shift) / HAND_SLIP**2 + (gaps * gaps).sum(axis=1) / JOINT_SLIP**2
 
 
-def averaged(
-    expected_px: np.ndarray, variance: np.ndarray, seen_px: np.ndarray, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def averaged(expected_px: np.ndarray, variance: np.ndarray, seen_px: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Keypoints (21, 2) that flow ``expected``, with their ``variance`` (21,), corrected by those that KeyNet has seen.
 
-    And the variance (21,) of what comes out. Where nothing was expected (NaN, or an infinite variance), KeyNet's alone.
+    Where nothing was expected (NaN, or an infinite variance), KeyNet's alone.
     """
-    known = np.isfinite(variance) & np.isfinite(expected_px).all(axis=1)
-    variance = after_seeing(np.where(known, doubted(variance, expected_px, seen_px), np.inf), scores)
-    gain = (variance / noise(scores))[:, None]
-    return np.where(known[:, None], expected_px + gain * (seen_px - expected_px), seen_px), variance
+    gain = (after_seeing(doubted(variance, expected_px, seen_px), scores) / noise(scores))[:, None]
+    return np.where((gain < 1) & np.isfinite(expected_px), expected_px + gain * (seen_px - expected_px), seen_px)
 
 
 def noise(scores: np.ndarray) -> np.ndarray:

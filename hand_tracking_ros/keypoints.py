@@ -92,8 +92,8 @@ class KeypointEstimator:
                 results[i] = fresh[i]
             elif box.expected_variance is not None and not self.takes_prior:  # a KeyNet-F has learned to do so
                 seen, scores = results[i].keypoints_px, results[i].keypoint_scores
-                points, variance = averaged(box.expected_px, box.expected_variance, seen, scores)
-                results[i] = replace(results[i], keypoints_px=points, variance=variance)
+                points = averaged(box.expected_px, box.expected_variance, seen, scores)
+                results[i] = replace(results[i], keypoints_px=points)
         return suppress_duplicates([*known, *results], self.config.duplicate_share)[len(known) :]
 
     def _read_afresh(

@@ -244,13 +244,10 @@ class HandTracks:
         if 0 < elapsed_s < np.inf:
             track.velocity_px_s = 0.5 * track.velocity_px_s + 0.5 * (center_px - track.seen_center_px) / elapsed_s
         right = _believed(track.hand_box.right_score, hand.right_score, elapsed_s)
-        if hand.variance is None:
-            known = np.inf
-            if hand.source != Source.DETECTED and track.keypoints_px is not None:
-                known = doubted(track.variance, track.keypoints_px, hand.keypoints_px)
-            track.variance = after_seeing(known, hand.keypoint_scores)
-        else:
-            track.variance = hand.variance
+        known = np.inf
+        if hand.source != Source.DETECTED and track.keypoints_px is not None:
+            known = doubted(track.variance, track.keypoints_px, hand.keypoints_px)
+        track.variance = after_seeing(known, hand.keypoint_scores)
         track.keypoints_px, track.seen_center_px, track.seen_s = hand.keypoints_px, center_px, stamp_s
         track.sureness = _sureness(hand)
         track.hand_box = HandBox(box, hand.presence, right, track.id, hand.source)

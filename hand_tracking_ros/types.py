@@ -91,8 +91,7 @@ class HandKeypoints:
 
     keypoints_px (21, 2); keypoint_scores (21,) 0..1; depth_rel (21,) distance relative to joint 9 in palm lengths (0-9
     in 3D), along z, or with a lens that distorts along the ray to joint 9 (``lifting.depth_along_z`` converts);
-    presence 0..1: is there a hand; right_score 0..1. variance (21,): of keypoints that were averaged, as fusion.py
-    counts it; None of others, and of what came in a message, which has no place for it.
+    presence 0..1: is there a hand; right_score 0..1.
     """
 
     id: int
@@ -103,14 +102,11 @@ class HandKeypoints:
     depth_rel: np.ndarray
     presence: float
     right_score: float
-    variance: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_shape("keypoints_px", self.keypoints_px, (NUM_JOINTS, 2))
         _check_shape("keypoint_scores", self.keypoint_scores, (NUM_JOINTS,))
         _check_shape("depth_rel", self.depth_rel, (NUM_JOINTS,))
-        if self.variance is not None:
-            _check_shape("variance", self.variance, (NUM_JOINTS,))
 
 
 def _nan(*shape: int):

@@ -12,7 +12,6 @@ from tiny_models import FACTS, KEYNET_TENSORS, save_model
 from hand_tracking_ros.cli.demo import demo_directory
 from hand_tracking_ros.config import InferenceConfig, KeypointConfig, TrackConfig
 from hand_tracking_ros.evaluation.datasets import labelled_images
-from hand_tracking_ros.fusion import averaged
 from hand_tracking_ros.geometry import Box, box_around
 from hand_tracking_ros.keypoints import PATIENCE, KeypointEstimator, suppress_duplicates
 from hand_tracking_ros.manifest import write_manifest
@@ -119,19 +118,6 @@ def test_keynet_f_is_told_where_the_keypoints_are_expected(tmp_path):
     np.testing.assert_allclose(np.delete(partly.keypoints_px, 4, 0), np.delete(expected, 4, 0), atol=1e-3)
     assert partly.keypoint_scores[4] == 0.0 and partly.keypoint_scores.sum() == 20
     assert new.keypoint_scores.max() == 0.0
-
-
-def test_averaged_keypoints_come_with_the_variance_of_the_average(estimator):
-    """What comes out lies nearer to what was expected than what was seen did: nobody could tell the variance later."""
-    here = box(300, 220)
-    (alone,) = estimator.estimate(picture(), [here])
-    assert alone.variance is None
-    points, expected = alone.keypoints_px, alone.keypoints_px + [0.1 * palm_length(alone.keypoints_px), 0]
-    told = replace(here, expected_px=expected, expected_variance=np.full(21, 0.2))
-    (both,) = estimator.estimate(picture(), [told])
-    wanted, variance = averaged(expected, told.expected_variance, points, alone.keypoint_scores)
-    np.testing.assert_allclose(both.keypoints_px, wanted, atol=1e-3)
-    np.testing.assert_allclose(both.variance, variance, rtol=1e-3)
 
 
 def test_more_hands_than_at_the_start_are_looked_at_in_one_batch():
