@@ -13,7 +13,7 @@ import tiny_training
 
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.geometry import box_around, iou
-from hand_tracking_ros.training.crops import MARGIN, CropSampler, _box_off_hands
+from hand_tracking_ros.training.crops import MARGIN, CropJitter, CropSampler, _box_off_hands
 from hand_tracking_ros.training.export import export
 from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
 from hand_tracking_ros.training.mining import Mistakes
@@ -97,7 +97,7 @@ def sampler(*negatives: LabelledImage) -> CropSampler:
     return CropSampler([("frame", 1.0, hands)], [WALL], negatives, degraded=0.0, absent=1.0, mistaken=1.0)
 
 
-def sees_hands_where_it_is_bright(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sees_hands_where_it_is_bright(crops: np.ndarray, expected=None) -> tuple[np.ndarray, np.ndarray]:
     """A network, for look_for_mistakes."""
     return np.stack([tiny_training.HAND] * len(crops)), (np.median(crops, axis=(1, 2)) > 128).astype(float)
 
@@ -107,7 +107,8 @@ def test_what_is_taken_for_a_hand_is_shown_again():
     assert draw.sample(rng).presence == 0.0  # until there are mistakes, something else
     draw.look_for_mistakes(sees_hands_where_it_is_bright, rng, 50)
     assert 10 < len(draw.mistakes) < 45  # in the lamp, and not on the wall
-    assert draw.mistakes(rng).shape == (round(96 * MARGIN),) * 2
+    picture, keypoints = draw.mistakes(rng)
+    assert picture.shape == (round(96 * MARGIN),) * 2 and keypoints.shape == (21, 2)
     shown = [draw.sample(rng) for _ in range(20)]
     assert all(sample.presence == 0.0 and sample.crop.shape == (96, 96) for sample in shown)
     assert np.mean([np.median(sample.crop) == 220 for sample in shown]) > 0.9
@@ -119,20 +120,44 @@ def upright(crops: np.ndarray) -> np.ndarray:
     return np.stack([middle] * len(crops))
 
 
+def test_a_false_hand_is_shown_again_with_what_was_seen_there_expected():
+    """A tracker tells the network what it saw itself: that must not make it believe in a false hand."""
+    draw, rng = sampler(LabelledImage("lamp", LAMP, ())), np.random.default_rng(0)
+    told = []
+
+    def sees_a_hand_in_the_corner(crops, expected):
+        told.append(expected)
+        return np.stack([tiny_training.HAND / 3] * len(crops)), np.ones(len(crops))
+
+    draw.look_for_mistakes(sees_a_hand_in_the_corner, rng, 40)
+    assert told[0] is None
+    middles = told[1].mean(axis=1)  # in the crop around what was seen first: in its middle
+    assert told[1].shape == (40, 21, 2) and np.abs(middles - 48).max() < 16
+    drawn = [draw.sample(rng) for _ in range(200)]
+    expected = [(s.prior - s.prior.mean(axis=0)) for s in drawn if s.prior_scores.any()]
+    assert 0.5 < len(expected) / len(drawn) < 0.8
+    # What was seen last fills the crops that are drawn, as a tracked hand does.
+    palms = [np.linalg.norm(shape[9] - shape[0]) for shape in expected]
+    crop_side = HAND.box.scaled(CropJitter().scale).size_px[0]
+    palm = np.linalg.norm(tiny_training.HAND[9] - tiny_training.HAND[0]) * 96 / crop_side
+    assert np.median(palms) == pytest.approx(palm, rel=0.1)
+
+
 def test_a_hand_is_no_mistake():
     draw, rng = sampler(), np.random.default_rng(0)
     for hands, kept in (((), 10), ((HAND,), 10)):  # the second time there is a hand where the box leads to
         draw._picture_without_hand = lambda rng, hands=hands: (LAMP, hands, HAND.box.scaled(1.4))
-        draw.look_for_mistakes(lambda crops: (upright(crops), np.ones(len(crops))), rng, 10)
+        draw.look_for_mistakes(lambda crops, expected: (upright(crops), np.ones(len(crops))), rng, 10)
         assert len(draw.mistakes) == kept
 
 
 def test_the_oldest_mistakes_are_forgotten():
     kept = Mistakes(3, 2)
     for value in range(5):
-        kept.add(np.full((2, 2), value, np.uint8))
+        kept.add(np.full((2, 2), value, np.uint8), np.full((21, 2), 10.0 * value))
     rng = np.random.default_rng(0)
-    assert len(kept) == 3 and {int(kept(rng)[0, 0]) for _ in range(50)} == {2, 3, 4}
+    drawn = {(int(picture[0, 0]), float(points[20, 1])) for picture, points in (kept(rng) for _ in range(50))}
+    assert len(kept) == 3 and drawn == {(2, 20.0), (3, 30.0), (4, 40.0)}
 
 
 def test_an_arm_with_its_hand_is_no_hand():

@@ -150,32 +150,35 @@ class CropSampler:
     def look_for_mistakes(self, look, rng: np.random.Generator, tries: int) -> None:
         """Note where a network sees hands in pictures without one.
 
-        ``look(crops (N, S, S) uint8)`` returns keypoints (N, 21, 2) and presence (N,). As a tracker does, it looks
-        into a box, and again into the one around what it has seen there.
+        ``look(crops (N, S, S) uint8, expected (N, 21, 2) px or None)`` returns keypoints (N, 21, 2) and presence (N,).
+        As a tracker does, it looks into a box, and again into the one around what it has seen there, which it is then
+        told to expect.
         """
         pictures = [self._picture_without_hand(rng) for _ in range(tries)]
+        expected = None
         for _ in range(2):
             if not pictures:
                 return
             matrices = [crop_from_image(box, (self.size, self.size)) for _, _, box in pictures]
             matrices = [mirrored(m, self.size) if rng.random() < 0.5 else m for m in matrices]
-            seen, presence = look(np.stack([
+            crops = np.stack([
                 warp(image, matrix, (self.size, self.size), border_value=None)
                 for (image, _, _), matrix in zip(pictures, matrices)
-            ]))  # fmt: skip
-            boxes = [
-                box_around(apply(invert(matrix), points.astype(np.float64))).scaled(self.jitter.scale)
-                for matrix, points in zip(matrices, seen)
-            ]
-            pictures = [
-                (image, hands, box)
-                for (image, hands, _), box, there in zip(pictures, boxes, presence)
-                if there > LEAST_MISTAKEN and not any(iou(box, hand.box) > 0.05 for hand in hands)
-            ]
+            ])  # fmt: skip
+            told = None if expected is None else np.stack([apply(m, points) for m, points in zip(matrices, expected)])
+            seen, presence = look(crops, told)
+            points = [apply(invert(matrix), points.astype(np.float64)) for matrix, points in zip(matrices, seen)]
+            boxes = [box_around(each).scaled(self.jitter.scale) for each in points]
+            still = [
+                i for i, (_, hands, _) in enumerate(pictures)
+                if presence[i] > LEAST_MISTAKEN and not any(iou(boxes[i], hand.box) > 0.05 for hand in hands)
+            ]  # fmt: skip
+            pictures = [(*pictures[i][:2], boxes[i]) for i in still]
+            expected = [points[i] for i in still]
         side = round(MARGIN * self.size)
-        for image, _, box in pictures:
+        for (image, _, box), points in zip(pictures, expected):
             wider = crop_from_image(box.scaled(MARGIN), (side, side))
-            self.mistakes.add(warp(image, wider, (side, side), border_value=None))
+            self.mistakes.add(warp(image, wider, (side, side), border_value=None), apply(wider, points))
 
     def _picture_without_hand(self, rng: np.random.Generator):
         """An image (H, W), its hands, and a box beside them."""
@@ -190,19 +193,22 @@ class CropSampler:
         x, y = rng.uniform(0.2, 0.8, 2) * side
         return image, (), Box((float(x), float(y)), (box_side, box_side), float(rng.uniform(-np.pi, np.pi)))
 
-    def _mistaken(self, rng: np.random.Generator) -> np.ndarray:
-        picture = self.mistakes(rng)
+    def _mistaken(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A crop, and the keypoints (21, 2) px that the network saw in it."""
+        picture, keypoints = self.mistakes(rng)
         middle, side = len(picture) / 2, self.size * np.exp(rng.normal(0, self.jitter.scale_sigma))
         x, y = middle + rng.uniform(-0.5, 0.5, 2) * self.jitter.shift * self.size
         box = Box((float(x), float(y)), (side, side), float(rng.normal(0, self.jitter.angle_sigma)))
         matrix = crop_from_image(box, (self.size, self.size))
         matrix = mirrored(matrix, self.size) if rng.random() < 0.5 else matrix
-        return warp(picture, matrix, (self.size, self.size), border_value=None)
+        return warp(picture, matrix, (self.size, self.size), border_value=None), apply(matrix, keypoints)
 
     def _without_hand(self, image: LabelledImage, rng: np.random.Generator) -> CropSample:
         wh, choice, crop = (self.size, self.size), rng.random(), None
+        # A track that has slipped off its hand expects one all the same, and one on a false hand what it saw there.
+        expected = self._recent[-1] if self._recent else None
         if len(self.mistakes) and rng.random() < self.mistaken:
-            crop = self._mistaken(rng)
+            crop, expected = self._mistaken(rng)
         elif choice < 0.55 and self.negatives:
             frame = self.negatives[rng.integers(len(self.negatives))]
             box = _box_off_hands(frame, rng)
@@ -215,8 +221,7 @@ class CropSampler:
             if rng.random() < 0.4:  # a cut-out is not a hand yet
                 crop = blend(random_patch(self.backgrounds, wh, rng), crop, blob_mask(wh, rng))
         nothing = np.zeros((NUM_JOINTS, 2))
-        # A track that has slipped off its hand expects one all the same.
-        prior = simulated_prior(self._recent[-1], self.size, rng) if self._recent else no_prior()
+        prior = no_prior() if expected is None else simulated_prior(expected, self.size, rng)
         return CropSample(crop, nothing, np.full(NUM_JOINTS, np.nan), 0.0, 0.5, *prior)
 
 

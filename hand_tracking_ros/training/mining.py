@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from hand_tracking_ros.skeleton import NUM_JOINTS
+
 LIMITS = (0.25, 4.0)  # an image is drawn at most this much more rarely or more often than the mean one
 MEMORY = 0.5  # of the former measurement
 
@@ -36,20 +38,25 @@ class Draw:
 
 
 class Mistakes:
-    """The newest pictures (side, side) uint8 without a hand in which the network saw one."""
+    """The newest pictures (side, side) uint8 without a hand in which the network saw one, and the keypoints (21, 2) px
+    that it saw."""
 
     def __init__(self, most: int, side: int):
         self._pictures = torch.zeros(most, side, side, dtype=torch.uint8).share_memory_()
+        self._keypoints = torch.zeros(most, NUM_JOINTS, 2, dtype=torch.float64).share_memory_()
         self._count = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return min(int(self._count), len(self._pictures))
 
-    def add(self, picture: np.ndarray) -> None:
-        """Keep a picture, instead of the oldest one where there are enough."""
-        self._pictures[int(self._count) % len(self._pictures)] = torch.from_numpy(picture)
+    def add(self, picture: np.ndarray, keypoints: np.ndarray) -> None:
+        """Keep a picture and its keypoints, instead of the oldest one where there are enough."""
+        place = int(self._count) % len(self._pictures)
+        self._pictures[place] = torch.from_numpy(picture)
+        self._keypoints[place] = torch.from_numpy(keypoints)
         self._count += 1
 
-    def __call__(self, rng: np.random.Generator) -> np.ndarray:
-        """One of the pictures."""
-        return self._pictures[int(rng.integers(len(self)))].numpy()
+    def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One of the pictures, and its keypoints."""
+        place = int(rng.integers(len(self)))
+        return self._pictures[place].numpy(), self._keypoints[place].numpy()

@@ -129,12 +129,13 @@ class KeyNetTask:
             gaps = np.linalg.norm(self.answers(run, crops)[0] - keypoints, axis=-1).mean(axis=1)
             draw.learn(indices, gaps / palm_length(keypoints))
 
-    def _look(self, run: Run, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (N, 21, 2) px and presence (N,) of crops (N, S, S), as of new hands."""
+    def _look(self, run: Run, crops: np.ndarray, expected: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, 21, 2) px and presence (N,) of crops (N, S, S): as of new hands, or told what is expected."""
         feeds = {"crop": crops[:, None]}
         if self.config.temporal:
-            unknown = {name: [part] * len(crops) for name, part in zip(("prior", "prior_scores"), no_prior())}
-            feeds |= {name: np.array(parts, np.float32) for name, parts in unknown.items()}
+            nothing, unknown = (np.array([part] * len(crops), np.float32) for part in no_prior())
+            told = expected is not None
+            feeds |= {"prior": expected.astype(np.float32) if told else nothing, "prior_scores": unknown + told}
         outputs = run(feeds)
         return outputs["keypoints"], outputs["presence"]
 
