@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,22 +31,34 @@ REST_ANGLES[:4] = (0.1, 0.0, 0.1, 0.15)
 REST_SIGMA = np.tile([0.8, 0.14, 0.9, 0.6], 5)
 REST_SIGMA[:4] = (0.4, 0.4, 0.45, 0.5)
 TIP_SHARE, TIP_SIGMA = 0.6, 0.25  # the last joint of a finger follows the middle one
+NOTHING_TO_FIT = "cannot fit a hand: no view has a finite keypoint"
 LIMIT_SIGMA = 0.03  # radians beyond a joint's limit that count as one standard deviation
 _FROM_PALM = np.array([0, *(k / 3 for _ in range(5) for k in range(4))])  # 0 at a finger's base, 1 at its tip
+
+
+class ViewNoise(NamedTuple):
+    """Standard deviations of what KeyNet says of a keypoint of score 1; the first and the last grow with 1 / score.
+
+    ``keypoint``: of its place in the image, as a share of the palm; ``shape``: the same, of a fingertip, for fingers of
+    other proportions; ``depth``: of its relative depth, palm lengths.
+    """
+
+    keypoint: float
+    shape: float
+    depth: float
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """Noise of what the networks say, and when the search stops.
 
-    ``keypoint_sigma``: of a keypoint of score 1, as a share of the palm; it grows with 1 / score. ``depth_sigma``: of a
-    relative depth, palm lengths. ``metric_sigma_m``: of a depth image's sample. ``outlier``: standard deviations beyond
-    which a keypoint is believed less (Huber).
+    ``alone``: of the only view of a hand; ``together``: of each of several, which say by themselves how far away a
+    fingertip is. Both by a search on synthetic sequences. ``metric_sigma_m``: of a depth image's sample. ``outlier``:
+    standard deviations beyond which a keypoint is believed less (Huber).
     """
 
-    keypoint_sigma: float = 0.05
-    shape_sigma: float = 0.15
-    depth_sigma: float = 0.25
+    alone: ViewNoise = ViewNoise(0.05, 0.15, 0.25)
+    together: ViewNoise = ViewNoise(0.04, 0.0, 0.35)
     metric_sigma_m: float = 0.008
     outlier: float = 2.0
     iterations: int = 12
@@ -114,12 +127,16 @@ class FitTerms:
 
     def __init__(self, problems: Sequence[FitProblem], config: FitConfig):
         self._outlier = config.outlier
-        self._views = _ViewTerms([view for problem in problems for view in problem.views], config)
         counts = [len(problem.views) for problem in problems]
+        if 0 in counts:
+            raise ValueError(NOTHING_TO_FIT)
+        noise = [config.alone if count == 1 else config.together for count in counts for _ in range(count)]
+        views = [view for problem in problems for view in problem.views]
+        self._views = _ViewTerms(views, np.array(noise).T, config.metric_sigma_m)
         self._first = np.cumsum([0, *counts[:-1]])  # the first view of each hand
         self._owner = None if set(counts) == {1} else np.repeat(np.arange(len(problems)), counts)  # hand of each view
-        if 0 in counts or not self._per_hand(self._views.known.any(axis=1)).all():
-            raise ValueError("cannot fit a hand: no view has a finite keypoint")
+        if not self._per_hand(self._views.known.any(axis=1)).all():
+            raise ValueError(NOTHING_TO_FIT)
         self._shape = problems[0].start.shape
         # How hands bend, and what is expected, are one parabola about the expected pose.
         priors = [problem.prior or _no_prior(problem.start) for problem in problems]
@@ -190,9 +207,13 @@ class FitTerms:
 
 
 class _ViewTerms:
-    """Views (V,), made ready: rays, and maps from a point beside a ray to its error in standard deviations."""
+    """Views (V,), made ready: rays, and maps from a point beside a ray to its error in standard deviations.
 
-    def __init__(self, views: Sequence[HandView], config: FitConfig):
+    ``noise`` (3, V): ``ViewNoise`` of each.
+    """
+
+    def __init__(self, views: Sequence[HandView], noise: np.ndarray, metric_sigma_m: float):
+        keypoint_sigma, shape_sigma, depth_sigma = noise[..., None]
         self.rotation = self.translation = None  # where the common frame is the camera's
         if not all((view.rotation == _EYE).all() and not view.translation_m.any() for view in views):
             self.rotation = _stacked([view.rotation for view in views])
@@ -208,20 +229,20 @@ class _ViewTerms:
         depth = _stacked([view.depth_rel for view in views])
         palms_px = [_palm_px(*of_view) for of_view in zip(points, self.known, depth)]
         scores = np.minimum(np.maximum(scores, 0.1), 1.0)
-        shares = np.sqrt((config.keypoint_sigma / scores) ** 2 + (config.shape_sigma * _FROM_PALM) ** 2)
+        shares = np.sqrt((keypoint_sigma / scores) ** 2 + (shape_sigma * _FROM_PALM) ** 2)
         sigma_px = np.maximum(np.array(palms_px)[:, None] * shares, 0.3)
         self.beside = to_px * (self.known / sigma_px)[..., None, None]  # weighted, (V, 21, 2, 3)
         self.beside_ray = (self.beside @ self.ray[..., None])[..., 0]
         depth = depth - depth[:, 9:10]
         relative = np.isfinite(depth) & self.known
         self.depth = np.where(relative, depth, 0.0)
-        self.depth_weight = relative * scores / config.depth_sigma
+        self.depth_weight = relative * scores / depth_sigma
         self.metric = None
         if any(view.depth_m is not None for view in views):
             unknown = np.full(NUM_JOINTS, np.nan)
             metric = _stacked([unknown if view.depth_m is None else view.depth_m for view in views])
             self.metric = np.where(np.isfinite(metric), metric, 0.0)
-            self.metric_weight = np.isfinite(metric) / config.metric_sigma_m
+            self.metric_weight = np.isfinite(metric) / metric_sigma_m
 
     def residuals(self, points: np.ndarray, jacobian: np.ndarray, palm_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Residuals (V, 21, C) in standard deviations and their derivatives (V, 21, C, 28), for points (V, 21, 3) of

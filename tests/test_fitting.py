@@ -12,6 +12,7 @@ from hand_tracking_ros.fitting import (
     FINGERS,
     SIZE,
     STEP,
+    FitConfig,
     HandView,
     PosePrior,
     difference,
@@ -70,6 +71,18 @@ def test_two_cameras_find_the_place_and_the_size():
     assert error_mm(fit.pose, truth) < 3
     kept = fit_hand(views, start.pose)
     assert kept.pose.palm_m == 0.088  # the size stays where it is not asked for
+
+
+def test_two_cameras_are_believed_about_an_unusual_fingertip():
+    """One camera must leave room for fingers of other lengths; two say where the tip is."""
+    unusual = BENT.copy()
+    unusual[4:8] = (0.3, 0.2, 1.2, -0.1)  # a last joint that does not follow the middle one
+    truth = pose_at(angles=unusual)
+    one, other = view_of(truth), view_of(truth, PINHOLE, *second_camera())
+    both = first_pose([one, other], Side.RIGHT, truth.palm_m)
+    assert both.errors_px[0][8] < 2 and both.errors_px[1][8] < 4
+    doubting = FitConfig(together=FitConfig().alone)
+    assert first_pose([one, other], Side.RIGHT, truth.palm_m, config=doubting).errors_px[1][8] > 4
 
 
 def test_a_depth_image_finds_the_size_too():
