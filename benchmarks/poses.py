@@ -65,6 +65,10 @@ def keypoints_of(folder: Path, config: TrackerConfig) -> dict[str, list]:
                 boxes = tracks.associate(detector.detect(mono), label.stamp_s)
             keypoints = estimator.estimate(mono, boxes, camera, config.track.least_presence) if boxes else []
             tracks.update(keypoints, label.stamp_s)
+            if boxes:
+                tracks.add(
+                    estimator.read_afresh(mono, boxes, keypoints, camera, config.track.least_presence), label.stamp_s
+                )
             found[name].append(keypoints)
     return found
 

@@ -53,7 +53,6 @@ class KeypointEstimator:
         camera: Camera | None = None,
         least_presence: float = NO_HAND,
         known: Sequence[HandKeypoints] = (),
-        afresh: bool = True,
     ) -> list[HandKeypoints]:
         """Keypoints for every box, in the same order, in px of the image (H, W) uint8 that ``camera`` took.
 
@@ -61,16 +60,14 @@ class KeypointEstimator:
         to be left are seen in a mirror; of new hands, and where nothing is known of the side, both views are tried,
         and their presence is that of the less convincing one. Keypoints are averaged with those that the box expects,
         where it says how sure these are (fusion.py). New detections are looked at once more when ``refine_new``: that
-        crop follows the first result. A hand that does not look like one of the side that it is believed to be is now
-        and then read ``afresh``, which remembers ids from image to image. What has less than ``least_presence`` is not
-        looked at again: presence only falls (``TrackConfig.least_presence``). Of two results on the same hand, one of
-        which may be ``known`` from an earlier look at this image, the one with the higher id gets presence 0.
+        crop follows the first result. What has less than ``least_presence`` is not looked at again: presence only falls
+        (``TrackConfig.least_presence``). Of two results on the same hand, one of which may be ``known`` from an earlier
+        look at this image, the one with the higher id gets presence 0.
         """
         self._max_batch = min(max(self._max_batch, len(boxes)), self.manifest.max_batch)
         looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
         results = self._run(mono, looks, camera)
-        unsure = [i for i, b in enumerate(boxes) if b.source == Source.DETECTED or b.right_score == 0.5]
-        unsure = [i for i in unsure if results[i].presence >= least_presence]
+        unsure = [i for i, box in enumerate(boxes) if _is_unsure(box) and results[i].presence >= least_presence]
         others = self._run(mono, [_Look(boxes[i], not looks[i].mirror) for i in unsure], camera)
         for i, other in zip(unsure, others):
             presence = min(results[i].presence, other.presence)  # a hand is one in the mirror as well
@@ -85,36 +82,38 @@ class KeypointEstimator:
             for i, refined in zip(new, self._run(mono, closer, camera)):
                 presence = min(results[i].presence, refined.presence)
                 results[i] = replace(refined, box=boxes[i].box, presence=presence)
-        tracked = set(range(len(boxes))) - set(unsure) if afresh else set()
-        fresh = self._read_afresh(mono, looks, results, tracked, camera, least_presence)
         for i, box in enumerate(boxes):
-            if i in fresh:
-                results[i] = fresh[i]
-            elif box.expected_variance is not None and not self.takes_prior:  # a KeyNet-F has learned to do so
+            if box.expected_variance is not None and not self.takes_prior:  # a KeyNet-F has learned to do so
                 seen, scores = results[i].keypoints_px, results[i].keypoint_scores
                 points = averaged(box.expected_px, box.expected_variance, seen, scores)
                 results[i] = replace(results[i], keypoints_px=points)
         return suppress_duplicates([*known, *results], self.config.duplicate_share)[len(known) :]
 
-    def _read_afresh(
-        self, mono: np.ndarray, looks: Sequence[_Look], results: Sequence[HandKeypoints], tracked: set[int],
-        camera: Camera | None, least_presence: float,
-    ) -> dict[int, HandKeypoints]:  # fmt: skip
-        """A hand read afresh, by index: one of ``tracked`` that does not look like what it is believed to be, and does
-        from scratch. One per image, for it takes as long as two hands.
+    def read_afresh(
+        self,
+        mono: np.ndarray,
+        boxes: Sequence[HandBox],
+        results: Sequence[HandKeypoints],
+        camera: Camera | None = None,
+        least_presence: float = NO_HAND,
+    ) -> list[HandKeypoints]:
+        """What is better to believe than one of the ``results`` that ``estimate`` had for ``boxes``: one hand, or none.
 
-        A crop is turned by the last keypoints, so a hand that was read the wrong way round is read so again. Upright,
-        in both views and with nothing expected, it is like a new one.
+        A crop is turned by the last keypoints, so a hand that was read the wrong way round is read so again. Now and
+        then a tracked hand that does not look like one of the side that it is believed to be is therefore looked at
+        upright, in both views and with nothing expected, like a new one; what is clear then counts. That takes as long
+        as two hands, so it is one hand per image, at most one in ``PATIENCE``: ids are remembered from image to image.
         """
+        looks = [_Look(hand_box, hand_box.right_score < 0.5) for hand_box in boxes]
         strange = {
-            results[i].id: i for i in sorted(tracked)
-            if results[i].presence >= least_presence and _as_right(results[i], looks[i].mirror) < STRANGE
+            seen.id: look for look, seen in zip(looks, results, strict=True)
+            if not _is_unsure(look.box) and seen.presence >= least_presence and _as_right(seen, look.mirror) < STRANGE
         }  # fmt: skip
         due = self._due(strange)
         if due is None:
-            return {}
-        i = strange[due]
-        upright = HandBox(replace(looks[i].box.box, angle_rad=0.0), 1.0, 0.5, due, results[i].source)
+            return []
+        box, source = strange[due].box.box, strange[due].box.source
+        upright = HandBox(replace(box, angle_rad=0.0), 1.0, 0.5, due, source)
         views = [_Look(upright, mirror) for mirror in (False, True)]
         seen = self._run(mono, views, camera)
         right = [_as_right(hand, view.mirror) for hand, view in zip(seen, views)]
@@ -122,7 +121,7 @@ class KeypointEstimator:
         closer = views[best]._replace(box=replace(upright, box=box_around(seen[best].keypoints_px)))
         (again,) = self._run(mono, [closer], camera)
         clear = min(right[best], _as_right(again, closer.mirror)) > CLEAR and again.presence >= least_presence
-        return {i: replace(again, box=results[i].box)} if clear else {}
+        return [replace(again, box=box)] if clear else []
 
     def _due(self, strange: Collection[int]) -> int | None:
         """Which of the ids that look ``strange`` is to be read afresh: the first whose wait is over."""
@@ -171,6 +170,11 @@ class _Look(NamedTuple):
 
     box: HandBox
     mirror: bool
+
+
+def _is_unsure(hand_box: HandBox) -> bool:
+    """Whether nothing is known of the side yet."""
+    return hand_box.source == Source.DETECTED or hand_box.right_score == 0.5
 
 
 def _as_right(seen: HandKeypoints, mirror: bool) -> float:

@@ -171,7 +171,7 @@ class RigTracker:
             boxes = tracks.associate(self.detector.detect(mono), frame.stamp_s)
         camera = self._optical.cameras[index].camera
         least = self.config.track.least_presence
-        keypoints = self.estimator.estimate(mono, boxes, camera, least, afresh=False) if boxes else []
+        keypoints = self.estimator.estimate(mono, boxes, camera, least) if boxes else []
         tracks.update(keypoints, frame.stamp_s)
         return keypoints
 

@@ -13,7 +13,7 @@ from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
 from hand_tracking_ros.smoothing import HandFilter, depth_views
 from hand_tracking_ros.tracks import HandTracks
-from hand_tracking_ros.types import Camera, Frame, Hand, HandKeypoints, Source
+from hand_tracking_ros.types import Camera, Frame, Hand, HandBox, HandKeypoints, Source
 
 STAGES = ("flow", "detect", "keypoints", "filter", "total")
 
@@ -64,28 +64,33 @@ class HandTracker:
         hands = self.filter.apply(keypoints, frame.stamp_s, frame.camera, views)
         clock.lap("filter")
         self.timings_s = clock.laps()
-        self._tracked = None if searched else _Tracked(mono, frame.stamp_s, frame.camera, keypoints)
+        self._tracked = None if searched else _Tracked(mono, frame.stamp_s, frame.camera, boxes, keypoints)
         return hands
 
     def search(self) -> None:
-        """The second half of ``step``: where a hand is in view, look for others in the image that ``track`` had.
+        """The second half of ``step``: where a hand is in view, look for others in the image that ``track`` had, and
+        once more at one that looks strange.
 
         What is found is in the hands of the next frame. Nodes publish before, so that a hand that is tracked never
-        waits for DetNet, nor for the looks that a new one takes.
+        waits for DetNet, nor for the looks that a new or a strange one takes.
         """
         tracked, self._tracked = self._tracked, None
-        if tracked is None or not self.tracks.in_view or not self.tracks.wants_detection(tracked.stamp_s):
+        if tracked is None or not self.tracks.in_view:
             return
         clock = _StageClock()
-        boxes = self.tracks.associate(self.detector.detect(tracked.mono), tracked.stamp_s)
-        clock.lap("detect")
-        new = [box for box in boxes if box.source == Source.DETECTED]
-        if new:
-            ids = {box.id for box in new}
-            known = [hand for hand in tracked.keypoints if hand.id not in ids]
-            least = self.config.track.least_presence
-            self.tracks.add(self.estimator.estimate(tracked.mono, new, tracked.camera, least, known), tracked.stamp_s)
+        mono, stamp_s, camera, keypoints = tracked.mono, tracked.stamp_s, tracked.camera, tracked.keypoints
+        least = self.config.track.least_presence
+        self.tracks.add(self.estimator.read_afresh(mono, tracked.boxes, keypoints, camera, least), stamp_s)
         clock.lap("keypoints")
+        if self.tracks.wants_detection(stamp_s):
+            boxes = self.tracks.associate(self.detector.detect(mono), stamp_s)
+            clock.lap("detect")
+            new = [box for box in boxes if box.source == Source.DETECTED]
+            if new:
+                ids = {box.id for box in new}
+                known = [hand for hand in keypoints if hand.id not in ids]
+                self.tracks.add(self.estimator.estimate(mono, new, camera, least, known), stamp_s)
+            clock.lap("keypoints")
         self.timings_s = {stage: self.timings_s[stage] + lap for stage, lap in clock.laps().items()}
 
     def reconfigure(self, config: TrackerConfig) -> None:
@@ -114,6 +119,7 @@ class _Tracked(NamedTuple):
     mono: np.ndarray
     stamp_s: float
     camera: Camera | None
+    boxes: list[HandBox]
     keypoints: list[HandKeypoints]
 
 
@@ -126,7 +132,7 @@ class _StageClock:
 
     def lap(self, stage: str) -> None:
         now = time.perf_counter()
-        self._laps[stage] = now - self._last
+        self._laps[stage] += now - self._last
         self._last = now
 
     def laps(self) -> dict[str, float]:

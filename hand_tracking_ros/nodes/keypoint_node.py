@@ -78,7 +78,11 @@ class KeypointNode(HandNode):
         stamp, ids = stamp_ns(request.message.header.stamp), {box.id for box in boxes}
         same_image = request.is_new and self._answered[0] == stamp
         known = [hand for hand in self._answered[1] if hand.id not in ids] if same_image else []
-        hands = self._estimator.estimate(mono, boxes, self._camera.fitting(mono.shape), least_presence, known)
+        camera = self._camera.fitting(mono.shape)
+        hands = self._estimator.estimate(mono, boxes, camera, least_presence, known)
+        if not request.is_new:
+            fresh = {hand.id: hand for hand in self._estimator.read_afresh(mono, boxes, hands, camera, least_presence)}
+            hands = [fresh.get(hand.id, hand) for hand in hands]
         keypoints_s = watch.lap()
         self._answered = stamp, hands
         self._publish(hands, request)
