@@ -75,10 +75,12 @@ class PoseFilter:
             angles=np.minimum(np.maximum(values[3:, 0], _LOWEST), _HIGHEST),
         )
 
-    def velocities(self, stamp_s: float, points_m: np.ndarray) -> np.ndarray:
-        """Velocities (21, 3) in m/s of the keypoints, which at ``stamp_s`` are at ``points_m``."""
+    def velocities(self, stamp_s: float, pose: HandPose, points_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the keypoints, (21, 3) m/s, and of the joint angles, (20,) rad/s; at ``stamp_s`` the hand is in ``pose``,
+        whose points are ``points_m``."""
         step_s = 1e-3
-        return (self.predict(stamp_s + step_s).points() - points_m) / step_s
+        then = self.predict(stamp_s + step_s)
+        return (then.points() - points_m) / step_s, (then.angles - pose.angles) / step_s
 
     def _look_at(self, position_m: np.ndarray) -> None:
         """Turn the camera of direction and distance to a hand that is far from its axis: a fisheye, or a rig, sees
@@ -214,9 +216,11 @@ class HandPoser:
         hand = self._hands.get(hand_id)
         return None if hand is None or hand.stamp_s - hand.since_s < WARM_S else self._led_on(hand, stamp_s)
 
-    def velocities(self, hand_id: int, stamp_s: float, points_m: np.ndarray) -> np.ndarray:
-        """(21, 3) m/s of the keypoints, which at ``stamp_s`` are at ``points_m``. Raises KeyError without a pose."""
-        return self._hands[hand_id].filter.velocities(stamp_s, points_m)
+    def velocities(
+        self, hand_id: int, stamp_s: float, pose: HandPose, points_m: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As PoseFilter.velocities, of the hand with this id. Raises KeyError without a pose."""
+        return self._hands[hand_id].filter.velocities(stamp_s, pose, points_m)
 
     def raw(self, hand_id: int) -> HandFit | None:
         """The last fit, not filtered."""

@@ -173,18 +173,20 @@ class HandFilter:
         self.size = self._poser.size
 
     def _in_space(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None, values, velocity):
-        """Scale, 3D points, their velocities, and the pose where there is one; else lifted from the filter's
+        """What a Hand says in 3D, by field name: that of the pose where there is one, else lifted from the filter's
         ``values`` and ``velocity`` (22, 3) at ``stamp_s``, which are not changed."""
         pose = self._poser.pose(smoothed.last.id, stamp_s)
         if pose is not None:
             scale = Scale.MEASURED if self._poser.size.is_measured else Scale.ASSUMED
             points = pose.points()
-            return scale, points, self._poser.velocities(smoothed.last.id, stamp_s, points), pose
+            of_points, of_angles = self._poser.velocities(smoothed.last.id, stamp_s, pose, points)
+            known = {"points_3d": points, "velocities_3d": of_points, "angle_velocities": of_angles}
+            return {"scale": scale, "pose": pose, **known}
         least_px = LEAST_PALM * smoothed.filter.position[-1, 0]
         if values[-1, 0] < least_px:  # a palm that shrinks on while it is not seen would be infinitely far away
             values, velocity = values.copy(), velocity.copy()
             values[-1, 0], velocity[-1] = least_px, 0.0
-        return *lift(values, velocity, camera, self.size.palm_m), None
+        return dict(zip(("scale", "points_3d", "velocities_3d"), lift(values, velocity, camera, self.size.palm_m)))
 
     def _hand(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None) -> Hand:
         last = smoothed.last
@@ -192,7 +194,7 @@ class HandFilter:
         future_s = stamp_s + self.config.predict_s
         values, velocity = smoothed.filter.predict(future_s), smoothed.filter.velocity
         keypoints_px = values[:-1, :2].copy()
-        scale, points_3d, velocities_3d, pose = self._in_space(smoothed, future_s, camera, values, velocity)
+        in_space = self._in_space(smoothed, future_s, camera, values, velocity)
         return Hand(
             id=last.id,
             side=smoothed.side,
@@ -203,10 +205,7 @@ class HandFilter:
             keypoints_px=keypoints_px,
             keypoint_scores=np.array(last.keypoint_scores if seen else last.keypoint_scores * 0.5),
             velocities_px=velocity[:-1, :2].copy(),
-            scale=scale,
-            points_3d=points_3d,
-            velocities_3d=velocities_3d,
-            pose=pose,
+            **in_space,
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.geometry import Box
-from hand_tracking_ros.kinematics import HandPose
+from hand_tracking_ros.kinematics import NUM_ANGLES, HandPose
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
 
 
@@ -119,7 +119,7 @@ class Hand:
 
     ``id`` is never reused. ``points_3d`` (21, 3) in the unit that ``scale`` names; ``velocities_px`` (21, 2) px/s,
     ``velocities_3d`` (21, 3) per second in the unit of ``points_3d``. ``score``: presence 0..1. ``pose``: the kinematic
-    hand whose keypoints ``points_3d`` are, where the camera is known.
+    hand whose keypoints ``points_3d`` are, where the camera is known; ``angle_velocities`` (20,) rad/s of its joints.
     """
 
     id: int
@@ -135,11 +135,13 @@ class Hand:
     points_3d: np.ndarray = _nan(NUM_JOINTS, 3)
     velocities_3d: np.ndarray = _nan(NUM_JOINTS, 3)
     pose: HandPose | None = None
+    angle_velocities: np.ndarray = _nan(NUM_ANGLES)
 
     def __post_init__(self) -> None:
         for name, dims in (("keypoints_px", 2), ("velocities_px", 2), ("points_3d", 3), ("velocities_3d", 3)):
             _check_shape(name, getattr(self, name), (NUM_JOINTS, dims))
         _check_shape("keypoint_scores", self.keypoint_scores, (NUM_JOINTS,))
+        _check_shape("angle_velocities", self.angle_velocities, (NUM_ANGLES,))
 
 
 def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:

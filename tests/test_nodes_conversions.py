@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,14 +156,16 @@ def test_xr_hand_carries_joints_and_signs():
 
 
 def test_joint_states_name_one_hand_of_each_side():
-    left, right, second = posed_hand(5, Side.LEFT, 1), posed_hand(2, Side.RIGHT, 2), posed_hand(4, Side.RIGHT, 3)
+    hands = posed_hand(5, Side.LEFT, 1), posed_hand(2, Side.RIGHT, 2), posed_hand(4, Side.RIGHT, 3)
+    left, right, second = (replace(hand, angle_velocities=random(20)) for hand in hands)
     message = outputs.joint_state([left, second, right], HEADER)
     assert message.header == HEADER
     assert len(message.name) == len(set(message.name)) == len(message.position) == 40
     assert message.name[4] == "left_index_flexion" and message.name[20] == "right_thumb_flexion"
     np.testing.assert_allclose(message.position, [*left.pose.angles, *right.pose.angles])  # id 2 is the older track
+    np.testing.assert_allclose(message.velocity, [*left.angle_velocities, *right.angle_velocities])
     empty = outputs.joint_state([], HEADER)
-    assert list(empty.name) == [] and list(empty.position) == []
+    assert list(empty.name) == [] and list(empty.position) == [] and list(empty.velocity) == []
 
 
 def test_tf_frames_hang_below_the_camera_with_the_ids_of_their_hands():

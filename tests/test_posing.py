@@ -65,9 +65,22 @@ def test_a_moving_hand_is_followed(speed, spin):
     assert np.linalg.norm(log_rotation(found.rotation @ truth.rotation.T)) < 0.25
     ahead = follow.pose(1, 20 / FPS)  # prediction leads on
     assert (ahead.position_m[0] - found.position_m[0]) * FPS == pytest.approx(speed, abs=0.2)
-    velocity = follow.velocities(1, 19 / FPS, found.points())
+    velocity, _ = follow.velocities(1, 19 / FPS, found, found.points())
     if speed:
         assert velocity[:, 0].mean() == pytest.approx(speed, rel=0.25)
+
+
+def test_a_finger_that_bends_has_a_velocity():
+    own, bending = PoseFilter(FilterConfig(), max_gap_s=0.5), np.zeros(20)
+    bending[6] = 2.0  # the middle joint of the index finger, rad/s
+    for frame in range(15):
+        pose = pose_at(0)
+        own.update(replace(pose, angles=pose.angles + bending * frame / FPS), frame / FPS)
+    now = own.predict(14 / FPS)
+    points, angles = own.velocities(14 / FPS, now, now.points())
+    np.testing.assert_allclose(angles, bending, atol=0.3)
+    moving = np.linalg.norm(points, axis=1) > 0.01
+    assert moving.nonzero()[0].tolist() == [7, 8]  # what lies beyond that joint
 
 
 def test_a_fit_is_led_on_once_the_hand_has_been_followed_for_a_while():
@@ -165,7 +178,7 @@ def test_a_hand_beside_or_behind_the_camera_is_where_it_was_measured(degrees, ki
         own.update(pose_at(stamp_s, speed=0.3).moved(turn, np.zeros(3)), stamp_s)
     found, truth = own.predict(19 / FPS), pose_at(19 / FPS, speed=0.3).moved(turn, np.zeros(3))
     assert np.linalg.norm(found.position_m - truth.position_m) < 0.008
-    speed = own.velocities(19 / FPS, found.points())
+    speed, _ = own.velocities(19 / FPS, found, found.points())
     np.testing.assert_allclose(speed.mean(axis=0), turn @ [0.3, 0, 0], atol=0.03)
 
 
@@ -220,10 +233,13 @@ def test_a_repeated_stamp_changes_nothing():
     own, rng = poser(), np.random.default_rng(0)
     for frame in range(15):
         assert own.fit(1, Side.RIGHT, [seen(pose_at(frame / FPS, speed=0.6), rng)], frame / FPS)
-    before = own.velocities(1, 14 / FPS, own.pose(1, 14 / FPS).points())
+    pose = own.pose(1, 14 / FPS)
+    before = own.velocities(1, 14 / FPS, pose, pose.points())
     assert own.fit(1, Side.RIGHT, [seen(pose_at(0), rng)], 14 / FPS)
-    after = own.velocities(1, 14 / FPS, own.pose(1, 14 / FPS).points())
-    np.testing.assert_array_equal(after, before)
+    pose = own.pose(1, 14 / FPS)
+    after = own.velocities(1, 14 / FPS, pose, pose.points())
+    for own_before, own_after in zip(before, after, strict=True):
+        np.testing.assert_array_equal(own_after, own_before)
     assert own.expected(1, 15 / FPS) is not None
 
 

@@ -79,7 +79,7 @@ def fill_pose(message: Pose, position: np.ndarray, quaternion: np.ndarray) -> Po
 
 
 def hands_from_message(message: msg.HandArray) -> list[Hand]:
-    """The hands of a HandArray."""
+    """The hands of a HandArray, which has no velocities of joint angles (NaN)."""
     return [
         Hand(
             id=h.id,

@@ -111,11 +111,12 @@ def one_per_side(hands: Sequence[Hand]) -> list[Hand]:
 
 
 def joint_state(hands: Sequence[Hand], header: Header) -> JointState:
-    """Angles of at most one left and one right hand, named as in their URDF (outputs/urdf.py)."""
+    """Angles and their velocities, of at most one left and one right hand, named as in their URDF (outputs/urdf.py)."""
     message = JointState(header=header)
     for hand in one_per_side(hands):
         message.name += joint_names(hand.side)
         message.position.extend(hand.pose.angles.tolist())
+        message.velocity.extend(hand.angle_velocities.tolist())
     return message
 
 
