@@ -46,7 +46,7 @@ class RigTracker:
     """Tracks hands through the synchronised or free-running images of a rig. ``size`` and ids as in HandTracker.
 
     ``disagreement``: per camera the mean distance between its keypoints and the hands that all cameras agreed on, in
-    palm lengths, over about the last second; NaN while only one camera sees hands. Keypoints differ by 0.05 to 0.2;
+    palm lengths, over about the last second; NaN while only one camera sees hands. Keypoints differ by 0.02 to 0.1;
     lasting values above 0.4 mean a wrong calibration, or cameras that are swapped.
 
     ``apart``: per camera whether, in the last step, it saw only hands that no other camera sees, though a hand that

@@ -11,6 +11,7 @@ from hand_tracking_ros.hand_size import HandSize
 
 FAR = 0.4  # palm lengths: a camera that disagrees by more than this shows other hands, or from somewhere else
 LASTING_S = 2.0  # what has been so for this much longer than it has not is no accident
+UNUSUAL, LONG_S = 0.11, 4.0  # the same, of less: cameras that fit together differ by 0.02 to 0.1 most of the time
 PALMS_M = (0.07, 0.108)  # of nearly all adults
 LONGEST_STEP_S = 0.5  # a pause is not disagreement
 
@@ -23,6 +24,7 @@ class RigWatch:
     def __init__(self, names: Sequence[str], groups: FrameGroups, stated_by: str = "rig.file") -> None:
         self._names, self._groups, self._stated_by = names, groups, stated_by
         self._wrong_s = 0.0  # how much longer the cameras have not fitted together than they have
+        self._unusual_s = 0.0  # how much longer they have differed unusually than as usual
         self._apart = np.zeros(len(names), bool)
         self._disagreement = np.full(len(names), np.nan)
         self._stamp_s = -np.inf
@@ -32,10 +34,12 @@ class RigWatch:
         """Take what RigTracker says under these names after the step of ``stamp_s``."""
         elapsed_s = stamp_s - self._stamp_s
         compared = ~np.isnan(disagreement) & (disagreement != self._disagreement)  # else it says nothing about now
-        far = compared.any() and np.nanmax(disagreement) > FAR
+        gap = np.nanmax(disagreement) if compared.any() else np.nan
         if 0 < elapsed_s < LONGEST_STEP_S:
-            change = 1 if far or apart.any() else -1 if compared.any() else 0
+            change = 1 if gap > FAR or apart.any() else -1 if compared.any() else 0
             self._wrong_s = min(max(self._wrong_s + change * elapsed_s, 0.0), 2 * LASTING_S)
+            change = 1 if gap > UNUSUAL else -1 if compared.any() else 0
+            self._unusual_s = min(max(self._unusual_s + change * elapsed_s, 0.0), 2 * LONG_S)
         if apart.any():
             self._apart = apart.copy()
         self._disagreement, self._stamp_s = disagreement.copy(), stamp_s
@@ -74,13 +78,24 @@ class RigWatch:
     def _rig_problem(self, size: HandSize) -> str:
         """What is wrong between the cameras; empty when nothing is."""
         advice = f"{self._stated_by} does not fit the cameras (calibration wrong, cameras swapped or moved)"
+        gaps = np.nan_to_num(self._disagreement)
+        name, gap = self._names[int(gaps.argmax())], gaps.max()
         if self._wrong_s < LASTING_S:
             strange = strange_palm(size)
-            return f"{strange}, {advice}" if strange else ""
-        gaps = np.nan_to_num(self._disagreement)
-        if gaps.max() > FAR:
-            name, gap = self._names[int(gaps.argmax())], gaps.max()
+            if strange:
+                return f"{strange}, {advice}"
+            if self._unusual_s < LONG_S:
+                return ""
+            return (
+                f"{name} has differed from the other cameras by {gap:.2f} palm lengths lately, and by more than the "
+                f"usual {UNUSUAL:g} for seconds: {advice}, or a camera takes something else for a hand"
+            )
+        if gap > FAR:
             return f"{name} disagrees with the other cameras by {gap:.2f} palm lengths: {advice}"
+        if not self._apart.any():
+            return (
+                f"{name} has disagreed with the other cameras by more than {FAR:g} palm lengths for seconds: {advice}"
+            )
         names = " and ".join(name for name, apart in zip(self._names, self._apart) if apart)
         return f"{names}: sees hands, but never those of the other cameras, which should be in its image: {advice}"
 

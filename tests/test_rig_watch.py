@@ -29,8 +29,26 @@ def test_a_camera_that_disagrees_is_named_after_two_seconds_and_forgiven_when_it
     assert watch.problems(0.0, HandSize()) == {}
     feed(watch, 1.0, [0.2, 0.7], start_s=1.5)
     assert "right disagrees with the other cameras by 0.70 palm lengths" in watch.problems(0.0, HandSize())["rig"]
-    feed(watch, 4.0, [0.1, 0.1], start_s=2.5)
+    feed(watch, 0.2, [0.2, 0.3], start_s=2.5)
+    assert "right has disagreed with the other cameras by more than 0.4" in watch.problems(0.0, HandSize())["rig"]
+    feed(watch, 4.0, [0.1, 0.1], start_s=2.7)
     assert watch.problems(0.0, HandSize()) == {}
+
+
+def test_cameras_that_differ_a_little_more_than_usual_are_noticed_when_it_lasts():
+    """As where one focal length is wrong by 30 %."""
+    watch = watch_of()
+    feed(watch, 3.5, [0.15, 0.17])
+    assert watch.problems(0.0, HandSize()) == {}
+    feed(watch, 1.0, [0.15, 0.17], start_s=3.5)
+    problem = watch.problems(0.0, HandSize())["rig"]
+    assert "right has differed from the other cameras by 0.17 palm lengths lately" in problem
+    feed(watch, 2.0, [0.05, 0.06], start_s=4.5)
+    assert watch.problems(0.0, HandSize()) == {}
+    for start_s in range(7, 19, 2):  # a hand that is misread now and then
+        feed(watch, 0.9, [0.3, 0.3], start_s=start_s)
+        feed(watch, 1.1, [0.06, 0.06], start_s=start_s + 0.9)
+        assert watch.problems(0.0, HandSize()) == {}
 
 
 def test_a_disagreement_of_which_nothing_new_is_known_does_not_count():

@@ -91,7 +91,7 @@ class RigReport:
         value, note = "-", "no hand was seen by two cameras: where they look at one place, that is a wrong calibration"
         if gaps:
             value = f"{max(gaps.values()):.2f}"
-            note = f"palm lengths between cameras and common hands ({each}); usual: 0.05 to 0.2"
+            note = f"palm lengths between cameras and common hands ({each}); usual: 0.02 to 0.1"
         warnings = [
             f"WARNING, from {first_s:.1f} to {last_s:.1f} s: {name}: {problem}"
             for name, (first_s, last_s, problem) in self._problems.items()
