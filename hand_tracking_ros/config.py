@@ -109,7 +109,7 @@ class FlowConfig(Config):
         2.0, "A point that flows back further than this from its start is dropped", low=0.1, high=20.0
     )
     average: bool = param(True, "Average keypoints over frames, carried along by optical flow: steadier without lag")
-    min_points: int = param(8, "With fewer surviving points the box moves by its last velocity", low=2, high=29)
+    min_points: int = param(8, "With fewer surviving points the box moves by its last velocity", low=2, high=23)
 
 
 @dataclass(frozen=True)

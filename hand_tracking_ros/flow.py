@@ -1,8 +1,8 @@
 """Carrying a hand's box from one frame to the next with pyramidal Lucas-Kanade optical flow.
 
-Points on the hand (keypoints and midpoints of bones) are tracked forward and back; those that do not return to their
-start are dropped (Kalal et al., "Forward-backward error", ICPR 2010). The rest vote for one similarity motion, which
-moves the box. Pixels are corner-origin (geometry.py); OpenCV's flow counts pixel centres, ``_track`` converts.
+Points on the hand (keypoints, and the middle of the palm's edges) are tracked forward and back; those that do not
+return to their start are dropped (Kalal et al., "Forward-backward error", ICPR 2010). The rest vote for one similarity
+motion, which moves the box. Pixels are corner-origin (geometry.py); OpenCV's flow counts pixel centres, ``_track`` converts.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ INLIER_SHARE, MIN_INLIER_PX = 0.05, 1.0  # a point agrees with a motion within t
 MIN_SIMILARITY_POINTS = 6  # with fewer, only the translation is estimated
 
 BACK_LEVELS = 2  # pyramid levels above full resolution, on the way back
-CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # per level: steps, and px that end it
+CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.06)  # per level: steps, and px that end it
 
-# Bones of the palm and next to it, where keypoints are sparse: their midpoints are tracked too.
-_MIDPOINTS = np.array([(0, 1), (1, 2), (0, 5), (5, 6), (9, 10), (13, 14), (17, 18), (0, 17)])
+# The edges of the palm, where keypoints are sparse: their midpoints are tracked too.
+_MIDPOINTS = np.array([(0, 5), (0, 17)])
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _points(numbers: np.ndarray) -> np.ndarray:
 
 
 def _points_on_hand(keypoints_px: np.ndarray) -> np.ndarray:
-    """(29, 2): the keypoints, then the midpoints of some bones."""
+    """(23, 2): the keypoints, then the midpoints."""
     if keypoints_px.shape != (NUM_JOINTS, 2):
         raise ValueError(f"keypoints_px must have shape ({NUM_JOINTS}, 2), got {keypoints_px.shape}")
     return np.concatenate([keypoints_px, (keypoints_px[_MIDPOINTS[:, 0]] + keypoints_px[_MIDPOINTS[:, 1]]) / 2])

@@ -172,9 +172,8 @@ class KeyNetFRuntime(KeyNetRuntime):
 def prior_maps(keypoints: Tensor, scores: Tensor, cells: int, size: int) -> Tensor:
     """Gaussians (B, K, cells, cells) with peak ``scores`` (B, K) around keypoints (B, K, 2) in crop px."""
     axis = cell_centres(cells, size, keypoints)
-    gx = torch.exp(-((axis - keypoints[..., 0:1]) ** 2) / (2 * (PRIOR_SIGMA * size) ** 2))
-    gy = torch.exp(-((axis - keypoints[..., 1:2]) ** 2) / (2 * (PRIOR_SIGMA * size) ** 2))
-    return gy[..., :, None] * gx[..., None, :] * scores[..., None, None]
+    gx, gy = (torch.exp(-((axis - keypoints[..., k, None]) ** 2) / (2 * (PRIOR_SIGMA * size) ** 2)) for k in (0, 1))
+    return (gy * scores[..., None])[..., :, None] * gx[..., None, :]
 
 
 @dataclass(frozen=True)
