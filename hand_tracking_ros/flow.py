@@ -2,7 +2,8 @@
 
 Points on the hand (keypoints, and the middle of the palm's edges) are tracked forward and back; those that do not
 return to their start are dropped (Kalal et al., "Forward-backward error", ICPR 2010). The rest vote for one similarity
-motion, which moves the box. Pixels are corner-origin (geometry.py); OpenCV's flow counts pixel centres, ``_track`` converts.
+motion, which moves the box. Pixels are corner-origin (geometry.py); OpenCV's flow counts pixel centres, ``_track``
+converts.
 """
 
 from __future__ import annotations
