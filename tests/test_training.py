@@ -806,3 +806,22 @@ def test_keynet_f_is_exported_with_its_inputs_and_tracks(tmp_path):
     told = HandBox(box, 0.9, id=1, source=Source.PROPAGATED, expected_px=POINTS)
     with_prior, without = estimator.estimate(image, [told, HandBox(box, 0.9, id=2, source=Source.PROPAGATED)])
     assert np.abs(with_prior.keypoints_px - without.keypoints_px).max() > 0.1
+
+
+def test_a_network_starts_from_one_of_another_resolution():
+    """The layers that see the whole map are resampled: on a picture without detail both say nearly the same."""
+    torch.manual_seed(0)
+    big, small = KeyNet(KeyNetConfig(verdict=8)).eval(), KeyNet(KeyNetConfig(verdict=8, resolution=2 / 3)).eval()
+    with torch.no_grad():
+        for value in (big.vector[2].weight, big.verdict[2].weight):  # smooth over the map, as learned ones are
+            value.copy_(value.reshape(len(value), 32, 36).mean(dim=2, keepdim=True).expand(-1, -1, 36).flatten(1))
+    taken = initialise(small, big.state_dict())
+    assert taken == len(big.state_dict())
+    maps = torch.randn(2, 32, 1, 1)
+    with torch.no_grad():
+        for name in ("vector", "verdict"):
+            wide = getattr(big, name)[2](maps.expand(-1, -1, 6, 6).flatten(1))
+            narrow = getattr(small, name)[2](maps.expand(-1, -1, 4, 4).flatten(1))
+            torch.testing.assert_close(narrow, wide, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ModelError, match="do not fit"):
+        initialise(KeyNet(KeyNetConfig(verdict=8, width=0.5)), big.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import fields
@@ -16,6 +17,7 @@ from hand_tracking_ros.manifest import find_manifest, load_manifest
 from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.networks import CONFIGS, from_checkpoint, input_hw
 from hand_tracking_ros.training.networks.blocks import Residual
+from hand_tracking_ros.training.networks.keynet import MAP_CHANNELS
 
 
 def start_from(network: nn.Module, source: str) -> str:
@@ -51,8 +53,8 @@ def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
     """Copy the tensors of ``weights``, paired in the order of the layers; returns how many were taken.
 
     Accepts a checkpoint of train.py (its averaged weights) or a plain state dict of a network with the same layout,
-    whatever its layers are called; a network that has more layers starts as good as the one without. Raises ModelError
-    when the layout differs.
+    whatever its layers are called; a network that has more layers starts as good as the one without. Layers that see
+    the whole map at once are resampled for another resolution. Raises ModelError when the layout differs.
     """
     weights = weights.get("average", weights)
     own = network.state_dict()
@@ -64,6 +66,7 @@ def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
         return len(weights)
     if len(own) != len(weights):
         raise ModelError(f"the weights to start from have {len(weights)} tensors, the network has {len(own)}")
+    weights = {key: _resampled(value, own.get(key)) for key, value in weights.items()}
     for (key, mine), value in zip(own.items(), weights.values()):
         if mine.shape != value.shape:
             raise ModelError(
@@ -72,6 +75,19 @@ def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
             )
     network.load_state_dict(dict(zip(own, weights.values())))
     return len(own)
+
+
+def _resampled(value: Tensor, like: Tensor | None) -> Tensor:
+    """The weights of a layer that sees a whole square map of MAP_CHANNELS channels, for a map of another size."""
+    if like is None or value.ndim != 2 or like.ndim != 2 or value.shape == like.shape or len(value) != len(like):
+        return value
+    cells, wanted = value.shape[1] // MAP_CHANNELS, like.shape[1] // MAP_CHANNELS
+    side, size = math.isqrt(cells), math.isqrt(wanted)
+    if side * side * MAP_CHANNELS != value.shape[1] or size * size * MAP_CHANNELS != like.shape[1]:
+        return value
+    maps = value.reshape(len(value), MAP_CHANNELS, side, side)
+    maps = torch.nn.functional.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
+    return maps.flatten(1) * (cells / wanted)  # the sum over the map stays
 
 
 def load_onnx(network: nn.Module, path: Path) -> int:

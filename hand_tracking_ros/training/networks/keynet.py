@@ -33,6 +33,9 @@ HEATMAP_SIGMA = 2.6 / 96  # of the target Gaussian
 PRIOR_SIGMA = 4.0 / 96  # of the Gaussians that say where keypoints are expected
 
 
+MAP_CHANNELS = 32  # of the map of which one layer sees all
+
+
 @dataclass(frozen=True)
 class KeyNetConfig(Scaling):
     """Input size, and widths of the four stages (strides 2, 4, 8, 16) and of the two pyramid levels, all at scale 1.
@@ -85,12 +88,17 @@ class KeyNet(nn.Module):
         self.merge4 = block(merge4, pyramid, head)
         self.heatmaps = nn.Conv2d(head, NUM_JOINTS, 1)
         cells = (c.size // 16) ** 2
-        self.vector = nn.Sequential(conv1x1(stride16, 32), nn.Flatten(), nn.Linear(32 * cells, NUM_JOINTS + 2))
+        self.vector = nn.Sequential(
+            conv1x1(stride16, MAP_CHANNELS), nn.Flatten(), nn.Linear(MAP_CHANNELS * cells, NUM_JOINTS + 2)
+        )
         if c.temporal:
             self.prior = nn.Conv2d(NUM_JOINTS, stride4, 3, 1, 1, bias=False)
             nn.init.zeros_(self.prior.weight)
         if c.verdict:
-            features = [conv1x1(stride16, 32), nn.Flatten(), nn.Linear(32 * cells, c.verdict), nn.ReLU(inplace=True)]
+            features = [
+                conv1x1(stride16, MAP_CHANNELS), nn.Flatten(), nn.Linear(MAP_CHANNELS * cells, c.verdict),
+                nn.ReLU(inplace=True),
+            ]  # fmt: skip
             self.verdict = nn.Sequential(*features, nn.Linear(c.verdict, 1))
             nn.init.zeros_(self.verdict[-1].weight)
             nn.init.zeros_(self.verdict[-1].bias)
