@@ -33,7 +33,7 @@ class _Smoothed:
 
     filter: Filter
     last: HandKeypoints
-    started_s: float
+    started_s: float  # when it was seen first, or found again: since then its side is weighed
     seen_s: float
     right_log_odds: float = 0.0
     side: Side = Side.UNKNOWN
@@ -115,6 +115,8 @@ class HandFilter:
         if smoothed is None:
             smoothed = _Smoothed(make_filter(self.config, self._longest_gap_s), hand, stamp_s, stamp_s)
             self._hands[hand.id] = smoothed
+        elif hand.source == Source.DETECTED:
+            smoothed.started_s = stamp_s  # what was found again may be the other hand: its side is weighed anew
         palm_px = palm_length_seen(hand.keypoints_px, hand.depth_rel, camera)
         # A hand of which only other cameras of a rig know has no place in this image.
         known_px = palm_px if math.isfinite(palm_px) else 1.0

@@ -53,6 +53,19 @@ def test_a_wrong_first_impression_is_corrected():
     assert frames[-1][0].side == Side.RIGHT and frames[-1][0].side_score > 0.9
 
 
+@pytest.mark.parametrize("source, frames", [(Source.DETECTED, 2), (Source.PROPAGATED, 30)])
+def test_a_hand_that_is_found_again_may_be_the_other_one(source, frames):
+    """As when one hand leaves and the other one comes in, and the track goes on with it."""
+    right, unseen = [observed(right=0.98)], [observed(presence=0.0)]
+    again = [replace(observed(right=0.3), source=source)]
+    left = [observed(right=0.03)]
+    hands = run([right] * 60 + [unseen] * 2 + [again] + [left] * 120)
+    named = [frame[0].side for frame in hands[62:]]
+    turned = named.index(Side.LEFT)
+    assert named[turned:] == [Side.LEFT] * (len(named) - turned)
+    assert turned < frames if source == Source.DETECTED else turned >= frames
+
+
 @pytest.mark.parametrize("first, second, expected", [
     pytest.param(0.95, 0.6, (Side.RIGHT, Side.LEFT), id="both look right: the surer one is"),
     pytest.param(0.4, 0.05, (Side.RIGHT, Side.LEFT), id="both look left: the surer one is"),
