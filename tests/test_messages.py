@@ -66,7 +66,7 @@ def test_every_joint_has_a_constant():
 
 
 FIXED = {
-    "Hand": [NUM_JOINTS] * 5 + [NUM_ANGLES] * 2,
+    "Hand": [NUM_JOINTS] * 5 + [NUM_ANGLES] * 3,
     "HandKeypoints": [NUM_JOINTS] * 3,
     "XrHand": [NUM_XR_JOINTS] * 2 + [4],  # poses, radii, and pinches of the four fingers
 }

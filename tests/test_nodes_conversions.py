@@ -79,6 +79,7 @@ def posed_hand(number: int, side: Side, seed: int = 0, scale: Scale = Scale.ASSU
     pose = a_pose(side, seed)
     values = random(21, 2), random(21) / 700, random(21, 2)
     facts = {"points_3d": pose.points(), "velocities_3d": random(21, 3), "pose": pose, "scale": scale}
+    facts["angle_velocities"] = random(20)
     return Hand(number, side, 0.9, 0.8, Source.PROPAGATED, BOX, *values, **facts)
 
 

@@ -55,6 +55,7 @@ def _fill_hand(message: msg.Hand, hand: Hand) -> None:
     ):
         for point, (x, y, z) in zip(points, values.tolist(), strict=True):
             point.x, point.y, point.z = x, y, z
+    message.angle_velocities = np.asarray(hand.angle_velocities, np.float32)
     _fill_pose_of(message, hand.pose)
 
 
@@ -79,7 +80,7 @@ def fill_pose(message: Pose, position: np.ndarray, quaternion: np.ndarray) -> Po
 
 
 def hands_from_message(message: msg.HandArray) -> list[Hand]:
-    """The hands of a HandArray, which has no velocities of joint angles (NaN)."""
+    """The hands of a HandArray."""
     return [
         Hand(
             id=h.id,
@@ -95,6 +96,7 @@ def hands_from_message(message: msg.HandArray) -> list[Hand]:
             points_3d=np.array([(p.x, p.y, p.z) for p in h.points_3d]),
             velocities_3d=np.array([(p.x, p.y, p.z) for p in h.velocities_3d]),
             pose=_pose_of(h),
+            angle_velocities=np.array(h.angle_velocities, np.float64),
         )
         for h in message.hands
     ]
