@@ -31,8 +31,8 @@ REST_ANGLES[:4] = (0.1, 0.0, 0.1, 0.15)
 REST_SIGMA = np.tile([0.8, 0.14, 0.9, 0.6], 5)
 REST_SIGMA[:4] = (0.4, 0.4, 0.45, 0.5)
 TIP_SHARE, TIP_SIGMA = 0.6, 0.25  # the last joint of a finger follows the middle one
-NOTHING_TO_FIT = "cannot fit a hand: no view has a finite keypoint"
 LIMIT_SIGMA = 0.03  # radians beyond a joint's limit that count as one standard deviation
+NOTHING_TO_FIT = "cannot fit a hand: no view has a finite keypoint"
 _FROM_PALM = np.array([0, *(k / 3 for _ in range(5) for k in range(4))])  # 0 at a finger's base, 1 at its tip
 
 

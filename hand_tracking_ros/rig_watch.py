@@ -36,10 +36,11 @@ class RigWatch:
         compared = ~np.isnan(disagreement) & (disagreement != self._disagreement)  # else it says nothing about now
         gap = np.nanmax(disagreement) if compared.any() else np.nan
         if 0 < elapsed_s < LONGEST_STEP_S:
-            change = 1 if gap > FAR or apart.any() else -1 if compared.any() else 0
-            self._wrong_s = min(max(self._wrong_s + change * elapsed_s, 0.0), 2 * LASTING_S)
-            change = 1 if gap > UNUSUAL else -1 if compared.any() else 0
-            self._unusual_s = min(max(self._unusual_s + change * elapsed_s, 0.0), 2 * LONG_S)
+            good_s = -elapsed_s if compared.any() else 0.0
+            wrong_s = elapsed_s if gap > FAR or apart.any() else good_s
+            unusual_s = elapsed_s if gap > UNUSUAL else good_s
+            self._wrong_s = min(max(self._wrong_s + wrong_s, 0.0), 2 * LASTING_S)
+            self._unusual_s = min(max(self._unusual_s + unusual_s, 0.0), 2 * LONG_S)
         if apart.any():
             self._apart = apart.copy()
         self._disagreement, self._stamp_s = disagreement.copy(), stamp_s

@@ -66,20 +66,20 @@ def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:
         return len(weights)
     if len(own) != len(weights):
         raise ModelError(f"the weights to start from have {len(weights)} tensors, the network has {len(own)}")
-    weights = {key: _resampled(value, own.get(key)) for key, value in weights.items()}
-    for (key, mine), value in zip(own.items(), weights.values()):
+    values = [_resampled(value, mine) for mine, value in zip(own.values(), weights.values())]
+    for (key, mine), value in zip(own.items(), values):
         if mine.shape != value.shape:
             raise ModelError(
                 f"the weights to start from do not fit: {key} has shape {tuple(mine.shape)} in the network and "
                 f"{tuple(value.shape)} there; the recipe's 'network' (width, depth, ...) must be that of their training"
             )
-    network.load_state_dict(dict(zip(own, weights.values())))
+    network.load_state_dict(dict(zip(own, values)))
     return len(own)
 
 
-def _resampled(value: Tensor, like: Tensor | None) -> Tensor:
+def _resampled(value: Tensor, like: Tensor) -> Tensor:
     """The weights of a layer that sees a whole square map of MAP_CHANNELS channels, for a map of another size."""
-    if like is None or value.ndim != 2 or like.ndim != 2 or value.shape == like.shape or len(value) != len(like):
+    if value.ndim != 2 or like.ndim != 2 or value.shape == like.shape or len(value) != len(like):
         return value
     cells, wanted = value.shape[1] // MAP_CHANNELS, like.shape[1] // MAP_CHANNELS
     side, size = math.isqrt(cells), math.isqrt(wanted)

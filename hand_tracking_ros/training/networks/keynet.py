@@ -28,12 +28,10 @@ from hand_tracking_ros.training.networks.blocks import conv1x1, conv_bn_relu, no
 from hand_tracking_ros.training.networks.scaling import Scaling
 from hand_tracking_ros.training.networks.zoo import block, stage
 
+MAP_CHANNELS = 32  # of the map of which one layer sees all
 # As shares of the crop's side, so that scores mean the same at every resolution:
 HEATMAP_SIGMA = 2.6 / 96  # of the target Gaussian
 PRIOR_SIGMA = 4.0 / 96  # of the Gaussians that say where keypoints are expected
-
-
-MAP_CHANNELS = 32  # of the map of which one layer sees all
 
 
 @dataclass(frozen=True)
