@@ -71,7 +71,8 @@ class Watch:
 
     def check_stamps(self) -> None:
         """Every answer has a stamp of the camera, from the first one on that this process has heard."""
-        self.ros.spin(1.0)  # camera_info that is still on its way
+        self.ros.until(lambda: self.infos, "camera_info")  # which this process may discover after the hands
+        self.ros.spin(1.0)  # what is still on its way
         announced = self.stamps()
         answered = {stamp for stamp in {*by_stamp(self.one), *by_stamp(self.many)} if stamp >= announced[0]}
         assert answered, "no answer at all"
