@@ -130,7 +130,9 @@ class TrackConfig(Config):
     max_gap_s: float = param(
         0.5, "A longer gap between frames, or a backward one, resets all tracks", low=0.01, high=60.0
     )
-    one_person: bool = param(True, "Two hands in view belong to one person: one is left, the other right")
+    one_person: bool = param(
+        True, "Two hands in view belong to one person, one left, one right, unless both surely are of one side"
+    )
 
     @property
     def least_presence(self) -> float:

@@ -18,6 +18,7 @@ from hand_tracking_ros.kinematics import HandPose
 from hand_tracking_ros.lifting import depth_along_z, lift, palm_length_seen, unshrunk
 from hand_tracking_ros.posing import HandPoser
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
+from hand_tracking_ros.tracks import SAME_SIDE
 from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Scale, Source
 
 # Depth from one image is several times noisier than position: weighed by this, it neither opens the one-euro filter of
@@ -25,6 +26,7 @@ from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Scale, Source
 UNITS = np.vstack([np.tile([1.0, 1.0, 4.0], (NUM_JOINTS, 1)), [[2.0, 1.0, 1.0]]])
 LEAST_PALM = 0.5  # of its length when last seen: what extrapolation leaves of a palm
 FLIP_LOG_ODDS = 1.0  # evidence against the published side that it takes to change it
+TWO_PEOPLE_S = 0.5  # how long two hands must have been weighed before they may be of one side
 
 
 @dataclass
@@ -135,8 +137,8 @@ class HandFilter:
     def _assign_sides(self) -> None:
         """Name each hand's side; a named side changes only on clear evidence, so that it does not flicker."""
         hands = [self._hands[i] for i in sorted(self._hands)]
-        pair = self._track.one_person and len(hands) == 2
         odds = [smoothed.right_log_odds for smoothed in hands]
+        pair = self._track.one_person and len(hands) == 2 and not self._two_people(hands)
         if pair:  # given that the sides differ, only the difference counts
             odds = [odds[0] - odds[1], odds[1] - odds[0]]
         for smoothed, right in zip(hands[:1] if pair else hands, odds):
@@ -146,6 +148,15 @@ class HandFilter:
             hands[1].side = Side.LEFT if hands[0].side == Side.RIGHT else Side.RIGHT
         for smoothed, right in zip(hands, odds):
             smoothed.side_score = 1 / (1 + math.exp(-right if smoothed.side == Side.RIGHT else right))
+
+    def _two_people(self, hands: Sequence[_Smoothed]) -> bool:
+        """Whether two hands have for some time been so surely of one side that they are two people's after all."""
+        first, second = (smoothed.right_log_odds for smoothed in hands)
+        already = hands[0].side == hands[1].side != Side.UNKNOWN
+        if not already and self._stamp_s - max(smoothed.started_s for smoothed in hands) < TWO_PEOPLE_S:
+            return False
+        least = math.log((1 - SAME_SIDE) / SAME_SIDE) - (FLIP_LOG_ODDS if already else 0.0)
+        return first * second > 0 and min(abs(first), abs(second)) > least
 
     def pose(self, hand_id: int, stamp_s: float | None) -> HandPose | None:
         """The filtered pose of a hand at ``stamp_s``, the future extrapolated (None: as of its last frame)."""

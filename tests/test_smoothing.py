@@ -79,6 +79,25 @@ def test_two_hands_of_one_person_differ(first, second, expected):
     assert free[0].side == (Side.RIGHT if first > 0.5 else Side.LEFT)
 
 
+def test_two_hands_that_surely_are_of_one_side_belong_to_two_people():
+    """Only after half a second, and not where one of them is in doubt; then they stay so through some doubt."""
+
+    def pair(second):
+        return [observed((200, 300), id=1, right=0.99), observed((460, 300), id=2, right=second)]
+
+    def same(frames):
+        return [frame[0].side == frame[1].side for frame in frames]
+
+    sure = same(run([pair(0.99)] * 30))
+    assert not any(sure[:15]) and all(sure[16:])
+    assert not any(same(run([pair(0.95)] * 60)))  # 0.95 is less than the 0.97 that two hands in view are a pair
+    doubtful = run([pair(0.99)] * 30 + [pair(0.9)] * 5)
+    assert same(doubtful)[-5:] == [True] * 5
+    assert not any(same(run([pair(0.99)] * 30 + [pair(0.3)] * 30))[-5:])
+    two_right = run([pair(0.99)] * 30)[-1]
+    assert [hand.side for hand in two_right] == [Side.RIGHT] * 2 and two_right[1].side_score > 0.97
+
+
 def test_a_hand_not_seen_is_predicted_for_the_coast_time_then_gone():
     moving = [[observed((300 + 6 * k, 300))] for k in range(15)]
     lost = [[observed((0, 0), presence=0.0)]] * 6
