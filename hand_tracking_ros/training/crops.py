@@ -18,7 +18,7 @@ from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
 from hand_tracking_ros.training.mining import Draw, Mistakes
 from hand_tracking_ros.training.priors import no_prior, simulated_prior
 
-OWN = ("absent", "degraded", "right", "mistaken")  # options of CropSampler itself
+OWN = ("absent", "degraded", "right", "mistaken", "self_told")  # options of CropSampler itself
 MISTAKES = 8192  # pictures that are kept
 LEAST_MISTAKEN = 0.1  # presence
 MARGIN = 1.5  # side of their pictures over that of the crop: room to frame them anew
@@ -65,7 +65,7 @@ def sampling_options(shares: Mapping[str, float]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class CropSample:
     """crop (S, S) uint8; keypoints (21, 2) crop px; depth (21,) or NaN; presence, right as KeyNetTarget has them;
-    prior (21, 2) and prior_scores (21,): what KeyNet-F is told to expect."""
+    prior (21, 2) and prior_scores (21,): what KeyNet-F is told to expect; self_told: it is then told its own answer."""
 
     crop: np.ndarray
     keypoints: np.ndarray
@@ -74,6 +74,7 @@ class CropSample:
     right: float
     prior: np.ndarray
     prior_scores: np.ndarray
+    self_told: bool = False
 
 
 class CropSampler:
@@ -83,11 +84,13 @@ class CropSampler:
     learn the seam. ``right``: share of the hands of known side that are shown as right ones, mirrored where they are
     left; the tracker mirrors the crops of hands that it believes to be left, so right ones are what KeyNet mostly sees.
     ``mistaken``: share of the samples without a hand that show what the network took for one (``look_for_mistakes``).
+    ``self_told``: share of the samples of which KeyNet-F is told what it answers by itself, right or wrong.
     """
 
     def __init__(
         self, groups, backgrounds, negatives=(), size: int = 96, jitter: CropJitter = CropJitter(),
         absent: float = 0.3, degraded: float = 1.0, right: float = 0.5, mining: float = 0.0, mistaken: float = 0.0,
+        self_told: float = 0.0,
     ):  # fmt: skip
         self.groups = [(kind, weight, [i for i in images if _usable(i)]) for kind, weight, images in groups]
         self.groups = [group for group in self.groups if group[2]]
@@ -98,7 +101,7 @@ class CropSampler:
         self.shares = weights / weights.sum()
         self.backgrounds, self.size, self.jitter = backgrounds, size, jitter
         self.absent, self.degraded = absent, degraded  # shares of the samples: without a hand, taken by a bad camera
-        self.right, self.mistaken, self.mining = right, mistaken, mining
+        self.right, self.mistaken, self.mining, self.self_told = right, mistaken, mining, self_told
         self.mistakes = Mistakes(MISTAKES if mistaken else 0, round(MARGIN * size))
         self._recent: deque[np.ndarray] = deque(maxlen=32)  # keypoints of the last samples
         self.negatives = list(negatives)  # whole frames with all hands labelled: what lies beside the hands is none
@@ -110,7 +113,8 @@ class CropSampler:
         image = images[self.draws[group](rng)]
         sample = self._without_hand(image, rng) if rng.random() < self.absent else self._with_hand(kind, image, rng)
         crop = occlude(sample.crop, self.backgrounds, rng) if rng.random() < 0.25 else sample.crop
-        return replace(sample, crop=degrade(crop, rng) if rng.random() < self.degraded else crop)
+        crop = degrade(crop, rng) if rng.random() < self.degraded else crop
+        return replace(sample, crop=crop, self_told=bool(self.self_told) and rng.random() < self.self_told)
 
     def _with_hand(self, kind: str, image: LabelledImage, rng: np.random.Generator) -> CropSample:
         hands = [hand for hand in image.hands if hand.has_keypoints]

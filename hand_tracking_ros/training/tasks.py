@@ -32,8 +32,9 @@ from hand_tracking_ros.training.networks.keynet import (
     KeyNetTarget,
     keynet_loss,
     prior_maps,
+    soft_argmax,
 )
-from hand_tracking_ros.training.priors import no_prior, simulated_prior
+from hand_tracking_ros.training.priors import no_prior, simulated_prior, told_itself
 from hand_tracking_ros.training.recipe import Data, Recipe
 from hand_tracking_ros.training.synthetic.backgrounds import GAMMA, Backgrounds
 
@@ -96,7 +97,7 @@ class KeyNetTask:
         samples = [self.sampler.sample(rng) for _ in range(count)]
         stack = {
             key: np.stack([getattr(s, key) for s in samples])
-            for key in ("crop", "keypoints", "depth", "presence", "right", "prior", "prior_scores")
+            for key in ("crop", "keypoints", "depth", "presence", "right", "prior", "prior_scores", "self_told")
         }
         return {
             key: torch.from_numpy(value if key == "crop" else value.astype(np.float32)) for key, value in stack.items()
@@ -107,7 +108,7 @@ class KeyNetTask:
         crop = normalised(batch["crop"][:, None].float()).contiguous(memory_format=torch.channels_last)
         target = KeyNetTarget(batch["keypoints"], batch["depth"].clamp(-3, 3), batch["presence"], batch["right"])
         size = network.config.size
-        prior = prior_maps(batch["prior"], batch["prior_scores"], size // 4, size) if self.config.temporal else None
+        prior = self._expected(network, crop, batch) if self.config.temporal else None
         outputs = network(crop, prior)
         parts = keynet_loss(outputs, target, size, self.sampler.right)
         if teacher is not None:
@@ -115,6 +116,20 @@ class KeyNetTask:
                 wanted = teacher(crop, prior if teacher.config.temporal else None)
             parts["teacher"] = keynet_distance(outputs, wanted)
         return parts
+
+    @torch.no_grad()
+    def _expected(self, network: KeyNet, crop: torch.Tensor, batch) -> torch.Tensor:
+        """What KeyNet-F is told, as maps (B, 21, S/4, S/4): the simulated expectation, or its own answer to that."""
+        size, own = network.config.size, batch["self_told"] > 0.5
+        maps = prior_maps(batch["prior"], batch["prior_scores"], size // 4, size)
+        if own.any():
+            training = [module for module in network.modules() if module.training]
+            network.eval()  # as in use: norms by their statistics, which stay as they are
+            answer, _ = soft_argmax(network(crop[own], maps[own])[0], size)
+            for module in training:
+                module.training = True
+            maps[own] = prior_maps(*told_itself(answer, batch["prior_scores"][own], size), size // 4, size)
+        return maps
 
     def mine(self, run: Run, rng: np.random.Generator) -> None:
         """Measure some images of every source, so that the hard ones are drawn more often; look for false hands."""
