@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hand_tracking_ros.camera_lag import RATE_OVER_S, CameraLag, crossing
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.fitting import HandView, first_pose
@@ -32,6 +33,7 @@ MEET_SHARE = 0.25  # of the palm: rays of two cameras that pass this close, in t
 OTHER_SIZE = 1.5  # a palm that is larger or smaller by this factor than what is known of it is none
 FAR_SHARE = 0.7  # of the palm: a view further from the fit than this, for as long as
 FAR_FRAMES = 4  # this, shows something else
+LAGS_EVERY_S = 0.5  # how often the lags of the cameras are worked out anew
 
 
 @dataclass
@@ -48,6 +50,9 @@ class RigTracker:
     ``disagreement``: per camera the mean distance between its keypoints and the hands that all cameras agreed on, in
     palm lengths, over about the last second; NaN while only one camera sees hands. Keypoints differ by 0.02 to 0.1;
     lasting values above 0.4 mean a wrong calibration, or cameras that are swapped.
+
+    ``lags_s``: per camera by how much its images are older than their stamps say, beside those of the first camera; NaN
+    while no moving hand that both see tells it (camera_lag.py).
 
     ``apart``: per camera whether, in the last step, it saw only hands that no other camera sees, though a hand that
     one of those sees should be in its image too. Lasting, it means the same.
@@ -106,6 +111,9 @@ class RigTracker:
         self._turn = 0  # the camera in which DetNet looks next
         self.disagreement = np.full(len(self._tracks), np.nan)
         self.apart = np.zeros(len(self._tracks), bool)
+        self.lags_s = np.full(len(self._tracks), np.nan)
+        self._lags = [CameraLag() for _ in self._tracks]
+        self._lags_at_s = -np.inf
 
     def step(self, frames: Sequence[Frame | None]) -> list[Hand]:
         """Hands at the newest stamp, by id; image values are those of the rig's first camera, 3D is the rig's frame.
@@ -136,6 +144,7 @@ class RigTracker:
             keypoints.append(self._in_first_camera(hand_id, seen, views[hand_id], stamp_s))
         hands = self.filter.apply(keypoints, stamp_s, self._optical.cameras[0].camera, views)
         self._check(views, seen_by)
+        self._compare_times(views, seen_by, stamp_s)
         self._find_apart(found, seen_by, frames, stamp_s)
         alive = {hand.id for hand in hands}
         self._hands = {i: hand for i, hand in self._hands.items() if i in alive}
@@ -344,6 +353,23 @@ class RigTracker:
             old = self.disagreement[index]
             new = float(np.mean(shares))
             self.disagreement[index] = new if np.isnan(old) else old + 0.05 * (new - old)
+
+    def _compare_times(self, views, seen_by: Mapping[int, Mapping[int, int]], stamp_s: float) -> None:
+        """Learn from the hands that move how old the images of the cameras are, beside those of the first."""
+        cameras = self._optical.cameras
+        for hand_id, own in views.items():
+            seen = dict(zip(seen_by[hand_id], own))  # in the order of the views
+            now, then = (self.filter.pose(hand_id, s) for s in (stamp_s, stamp_s - RATE_OVER_S))
+            if 0 not in seen or now is None or then is None:
+                continue
+            for index in seen.keys() - {0}:
+                pixels = (seen[i].keypoints_px for i in (0, index))
+                angle, rate = crossing(cameras[0], cameras[index], *pixels, now.points(), then.points())
+                if np.isfinite([angle, rate]).all():
+                    self._lags[index].take(stamp_s, angle, rate)
+        if not 0 <= stamp_s - self._lags_at_s < LAGS_EVERY_S:
+            self.lags_s = np.array([lag.seconds() for lag in self._lags])
+            self._lags_at_s = stamp_s
 
     def _find_apart(self, found, seen_by: dict[int, dict[int, int]], frames, stamp_s: float) -> None:
         """Find the cameras that do not meet the others."""

@@ -12,6 +12,7 @@ from hand_tracking_ros.hand_size import HandSize
 FAR = 0.4  # palm lengths: a camera that disagrees by more than this shows other hands, or from somewhere else
 LASTING_S = 2.0  # what has been so for this much longer than it has not is no accident
 UNUSUAL, LONG_S = 0.11, 4.0  # the same, of less: cameras that fit together differ by 0.02 to 0.1 most of the time
+UNSYNCHRONISED_S = 0.02  # lags of cameras that look at the same moment are found to be up to 0.015
 PALMS_M = (0.07, 0.108)  # of nearly all adults
 LONGEST_STEP_S = 0.5  # a pause is not disagreement
 
@@ -25,12 +26,14 @@ class RigWatch:
         self._names, self._groups, self._stated_by = names, groups, stated_by
         self._wrong_s = 0.0  # how much longer the cameras have not fitted together than they have
         self._unusual_s = 0.0  # how much longer they have differed unusually than as usual
+        self._late_s = np.zeros(len(names))  # how much longer each has lagged than it has not
         self._apart = np.zeros(len(names), bool)
+        self._lags_s = np.full(len(names), np.nan)
         self._disagreement = np.full(len(names), np.nan)
         self._stamp_s = -np.inf
         self._arrived = [0] * len(names)
 
-    def step(self, disagreement: np.ndarray, apart: np.ndarray, stamp_s: float) -> None:
+    def step(self, disagreement: np.ndarray, apart: np.ndarray, lags_s: np.ndarray, stamp_s: float) -> None:
         """Take what RigTracker says under these names after the step of ``stamp_s``."""
         elapsed_s = stamp_s - self._stamp_s
         compared = ~np.isnan(disagreement) & (disagreement != self._disagreement)  # else it says nothing about now
@@ -41,9 +44,11 @@ class RigWatch:
             unusual_s = elapsed_s if gap > UNUSUAL else good_s
             self._wrong_s = min(max(self._wrong_s + wrong_s, 0.0), 2 * LASTING_S)
             self._unusual_s = min(max(self._unusual_s + unusual_s, 0.0), 2 * LONG_S)
+            late_s = np.where(np.abs(np.nan_to_num(lags_s)) > UNSYNCHRONISED_S, elapsed_s, -elapsed_s)
+            self._late_s = np.clip(self._late_s + late_s, 0.0, 2 * LASTING_S)
         if apart.any():
             self._apart = apart.copy()
-        self._disagreement, self._stamp_s = disagreement.copy(), stamp_s
+        self._disagreement, self._lags_s, self._stamp_s = disagreement.copy(), lags_s.copy(), stamp_s
 
     def facts(self, now_s: float, period_s: float) -> dict[str, object]:
         """Numbers of every camera, since the last call ``period_s`` ago."""
@@ -59,6 +64,7 @@ class RigWatch:
                 f"{name} unused": stream.dropped,
                 f"{name} dropouts": stream.dropouts + (silent and stream.arrived > 0),
                 f"{name} disagreement": float(self._disagreement[i]),
+                f"{name} lag_ms": 1e3 * float(self._lags_s[i]),
             }
         return values
 
@@ -72,6 +78,12 @@ class RigWatch:
                 found[name] = (
                     f"its images are {stream.lag_s:.2f} s older than those of other cameras when they arrive, and are "
                     "not used: synchronise the clocks of the cameras, or find out what delays this one"
+                )
+            elif self._late_s[i] > LASTING_S and np.isfinite(self._lags_s[i]):
+                lag_ms = 1e3 * float(self._lags_s[i])
+                found[name] = (
+                    f"its images are {abs(lag_ms):.0f} ms {'older' if lag_ms > 0 else 'newer'} than their stamps say, "
+                    f"beside those of {self._names[0]}: let its driver stamp the exposure, or trigger both cameras"
                 )
         rig = self._rig_problem(size)
         return {**found, "rig": rig} if rig else found

@@ -261,6 +261,16 @@ def test_a_focal_length_that_is_wrong_in_one_camera_shows_in_the_disagreement(cl
     assert np.nanmax(wrong.disagreement) > 1.5 * np.nanmax(straight.disagreement)
 
 
+def test_stamps_that_lie_are_noticed(clip):
+    """The second camera shows what was one image ago, under the stamp of now."""
+    rig, _ = clip
+    images = pairs(60, 180)
+    for behind, found_s in ((0, 0.0), (1, 1 / 30)):
+        shown = [[now[0], old[1]] for now, old in zip(images[behind:], images)]
+        _, tracker = run(rig, shown)
+        assert tracker.lags_s[1] == pytest.approx(found_s, abs=0.012) and np.isnan(tracker.lags_s[0])
+
+
 def test_steps_need_an_image_of_every_camera_or_none(clip):
     rig, images = clip
     tracker = RigTracker(rig)

@@ -11,16 +11,17 @@ from hand_tracking_ros.rig_watch import RigWatch
 
 NAMES = ("left", "right")
 NEITHER = np.zeros(2, bool)
+UNKNOWN = np.full(2, np.nan)
 
 
 def watch_of(groups: FrameGroups | None = None) -> RigWatch:
     return RigWatch(NAMES, groups or FrameGroups(2, 0.0, silent_s=1e9))
 
 
-def feed(watch: RigWatch, seconds: float, disagreement, apart=NEITHER, start_s=0.0) -> None:
+def feed(watch: RigWatch, seconds: float, disagreement, apart=NEITHER, start_s=0.0, lags_s=UNKNOWN) -> None:
     for k in range(int(seconds * 30)):
         noise = np.array([1e-6 * k, 0.0])  # what is compared anew changes a little
-        watch.step(np.asarray(disagreement) + noise, np.asarray(apart), start_s + k / 30)
+        watch.step(np.asarray(disagreement) + noise, np.asarray(apart), np.asarray(lags_s), start_s + k / 30)
 
 
 def test_a_camera_that_disagrees_is_named_after_two_seconds_and_forgiven_when_it_agrees():
@@ -54,7 +55,22 @@ def test_cameras_that_differ_a_little_more_than_usual_are_noticed_when_it_lasts(
 def test_a_disagreement_of_which_nothing_new_is_known_does_not_count():
     watch = watch_of()
     for k in range(300):  # hands have left: the last value stands
-        watch.step(np.array([0.2, 0.7]), NEITHER, k / 30)
+        watch.step(np.array([0.2, 0.7]), NEITHER, UNKNOWN, k / 30)
+    assert watch.problems(0.0, HandSize()) == {}
+
+
+@pytest.mark.parametrize(("lag_s", "words"), [(0.033, "33 ms older"), (-0.033, "33 ms newer"), (0.015, "")])
+def test_stamps_that_lie_are_noticed_when_it_lasts(lag_s, words):
+    watch = watch_of()
+    feed(watch, 1.5, [0.06, 0.07], lags_s=[np.nan, lag_s])
+    assert watch.problems(0.0, HandSize()) == {}
+    feed(watch, 1.0, [0.06, 0.07], lags_s=[np.nan, lag_s], start_s=1.5)
+    problems = watch.problems(0.0, HandSize())
+    assert bool(words) == ("right" in problems)
+    if words:
+        assert f"its images are {words} than their stamps say, beside those of left" in problems["right"]
+        assert watch.facts(0.0, 1.0)["right lag_ms"] == pytest.approx(1e3 * lag_s)
+    feed(watch, 1.0, [0.06, 0.07], start_s=2.5)  # nothing moves: nothing is known
     assert watch.problems(0.0, HandSize()) == {}
 
 

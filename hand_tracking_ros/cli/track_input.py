@@ -102,7 +102,7 @@ def _rig(args: argparse.Namespace, config: TrackerConfig, stack: ExitStack) -> T
         for items, tracked in track_rig(tracker, sources, args.max_frames):
             for camera, item, file in zip(rig.cameras, items, files):
                 _check_size(camera, item.image, file)
-            report.step(tracker.disagreement, tracker.apart, tracked.stamp_s, tracker.filter.size)
+            report.step(tracker.disagreement, tracker.apart, tracker.lags_s, tracked.stamp_s, tracker.filter.size)
             yield [item.image for item in items], [in_camera(tracked.hands, camera) for camera in rig.cameras], tracked
 
     return Tracked(min(sources, key=lambda source: source.fps), tracker, frames(), report)

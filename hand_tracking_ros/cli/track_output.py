@@ -74,11 +74,13 @@ class RigReport:
         self._problems: dict[str, tuple[float, float, str]] = {}  # from when, until when, and what was said last
         self._sum, self._count = np.zeros(len(names)), np.zeros(len(names), int)
 
-    def step(self, disagreement: np.ndarray, apart: np.ndarray, stamp_s: float, size: HandSize) -> None:
+    def step(
+        self, disagreement: np.ndarray, apart: np.ndarray, lags_s: np.ndarray, stamp_s: float, size: HandSize
+    ) -> None:
         """Take what RigTracker says under these names after a step, and the size of the hands that it knows."""
         self._sum += np.nan_to_num(disagreement)
         self._count += ~np.isnan(disagreement)
-        self._watch.step(disagreement, apart, stamp_s)
+        self._watch.step(disagreement, apart, lags_s, stamp_s)
         for name, problem in self._watch.problems(stamp_s, size).items():
             if name not in self._problems:
                 print(f"hand-tracking: {name}: {problem}", file=sys.stderr)

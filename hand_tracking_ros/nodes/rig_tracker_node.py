@@ -182,7 +182,8 @@ class RigTrackerNode(HandNode):
             self._tracker.reset()  # half a step may have been done
             raise
         total_s = watch.lap()
-        self._watch.step(self._tracker.disagreement, self._tracker.apart, stamp_s(newest.header.stamp))
+        tracker = self._tracker
+        self._watch.step(tracker.disagreement, tracker.apart, tracker.lags_s, stamp_s(newest.header.stamp))
         header = Header(stamp=newest.header.stamp, frame_id=self._source.frame_id)
         first = rig.cameras[0]
         self._output.publish(hands, header, width=first.width, height=first.height)
