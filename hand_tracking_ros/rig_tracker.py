@@ -25,7 +25,7 @@ from hand_tracking_ros.rig import Rig, RigCamera, triangulate
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side, palm_length
 from hand_tracking_ros.smoothing import HandFilter, view_of
 from hand_tracking_ros.tracks import HandTracks
-from hand_tracking_ros.types import Frame, Hand, HandKeypoints, Source
+from hand_tracking_ros.types import Frame, Hand, HandBox, HandKeypoints, Source
 
 LEAST_INSIDE = 0.5  # share of a projected hand's keypoints in the image for which it is worth looking
 SAME_SHARE = 0.6  # of the palm: keypoints this close to a projected hand are that hand
@@ -33,6 +33,7 @@ MEET_SHARE = 0.25  # of the palm: rays of two cameras that pass this close, in t
 OTHER_SIZE = 1.5  # a palm that is larger or smaller by this factor than what is known of it is none
 FAR_SHARE = 0.7  # of the palm: a view further from the fit than this, for as long as
 FAR_FRAMES = 4  # this, shows something else
+OVERLOOKED_S = 0.5  # a camera that misses a hand of others for this long, where it should be, looks elsewhere
 LAGS_EVERY_S = 0.5  # how often the lags of the cameras are worked out anew
 
 
@@ -109,6 +110,8 @@ class RigTracker:
         self.filter.reset()
         self._hands: dict[int, _Seen] = {}
         self._turn = 0  # the camera in which DetNet looks next
+        self._met_s = np.full(len(self._tracks), -np.inf)  # when each camera last missed no hand, or looked for it
+        self._strays: dict[tuple[int, int], float] = {}  # since when tracks, by camera and id, have been of no hand
         self.disagreement = np.full(len(self._tracks), np.nan)
         self.apart = np.zeros(len(self._tracks), bool)
         self.lags_s = np.full(len(self._tracks), np.nan)
@@ -166,23 +169,46 @@ class RigTracker:
         boxes = tracks.predict(mono, frame.stamp_s)
         if self.estimator.takes_prior:
             boxes = tracks.expect(self._expected_px(index, frame.stamp_s), vote=True)
-        alive = {box.id for box in boxes}
-        for hand_id, hand in self._hands.items():
-            if hand.tracks.get(index) in alive:
-                continue
-            hand.tracks.pop(index, None)
-            points = self._projected_inside(index, hand_id, frame.stamp_s, mono.shape)
-            adopted = None if points is None else tracks.adopt(points)
-            if adopted is not None:
-                hand.tracks[index], boxes = adopted, tracks.boxes()
+        missed = self._missed(index, {box.id for box in boxes})
+        overlooks = self._overlooks(index, missed, frame.stamp_s)
+        if not overlooks:
+            boxes = self._adopt(index, missed, frame.stamp_s, mono.shape)
         missing = len(self._hands) < self.config.track.max_hands
-        if index == self._turn and missing and tracks.wants_detection(frame.stamp_s):
+        if index == self._turn and (missing or overlooks) and tracks.wants_detection(frame.stamp_s):
             boxes = tracks.associate(self.detector.detect(mono), frame.stamp_s)
         camera = self._optical.cameras[index].camera
         least = self.config.track.least_presence
         keypoints = self.estimator.estimate(mono, boxes, camera, least) if boxes else []
         tracks.update(keypoints, frame.stamp_s)
         return keypoints
+
+    def _missed(self, index: int, alive: set[int]) -> list[int]:
+        """Hands of which a camera has no track ``alive``."""
+        missed = [hand_id for hand_id, hand in self._hands.items() if hand.tracks.get(index) not in alive]
+        for hand_id in missed:
+            self._hands[hand_id].tracks.pop(index, None)
+        return missed
+
+    def _overlooks(self, index: int, missed: Sequence[int], stamp_s: float) -> bool:
+        """Whether hands have been ``missed`` for some time, though looked for where they should be: the camera looks
+        elsewhere, once, when it is its turn. The others may be wrong about the distance, and a rig about its cameras.
+        """
+        if not missed:
+            self._met_s[index] = stamp_s
+        if index != self._turn or 0 <= stamp_s - self._met_s[index] < OVERLOOKED_S:
+            return False
+        self._met_s[index] = stamp_s
+        return True
+
+    def _adopt(self, index: int, missed: Sequence[int], stamp_s: float, shape) -> list[HandBox]:
+        """Boxes of a camera with those where it should see the hands that it has ``missed``."""
+        tracks = self._tracks[index]
+        for hand_id in missed:
+            points = self._projected_inside(index, hand_id, stamp_s, shape)
+            adopted = None if points is None else tracks.adopt(points)
+            if adopted is not None:
+                self._hands[hand_id].tracks[index] = adopted
+        return tracks.boxes()
 
     def _expected_px(self, index: int, stamp_s: float) -> dict[int, np.ndarray]:
         """Where the expected poses have their keypoints (21, 2) in a camera's image, by its tracks; NaN: nowhere."""
@@ -224,6 +250,16 @@ class RigTracker:
                         tracks = {camera: k.id for i in (kept, lost) for camera, k in self._seen(i, found).items()}
                         self._hands[kept].tracks = tracks
                         del self._hands[lost]
+        self._drop_strays(found, stamp_s)
+
+    def _drop_strays(self, found: Sequence[Sequence[HandKeypoints]], stamp_s: float) -> None:
+        """Give up tracks that have not been of any hand for some time: they take the place of one."""
+        owned = {track for hand in self._hands.values() for track in hand.tracks.items()}
+        loose = {(index, seen.id) for index, hands in enumerate(found) for seen in hands} - owned
+        self._strays = {track: self._strays.get(track, stamp_s) for track in loose}
+        for (index, track), since_s in self._strays.items():
+            if stamp_s - since_s >= OVERLOOKED_S:
+                self._tracks[index].drop(track)
 
     def _give(self, index: int, new: HandKeypoints, found: Sequence[Sequence[HandKeypoints]], stamp_s: float) -> None:
         same = self._same_hand(index, new, stamp_s)

@@ -137,6 +137,32 @@ def test_hands_that_two_cameras_took_for_two_become_one(clip):
     assert tracker.filter.size.palm_m == pytest.approx(0.08, abs=0.015)
 
 
+@pytest.mark.parametrize("palm_m", [0.055, 0.088])
+def test_a_hand_that_is_not_where_one_camera_alone_would_have_it_is_looked_for_elsewhere(clip, palm_m):
+    """All hands that are wanted are in view of one camera: the other one looks for them all the same."""
+    rig, images = clip
+    config = TrackerConfig(track=TrackConfig(max_hands=1), pose=PoseConfig(palm_m=palm_m))
+    found, tracker = run(rig, images, config)
+    measured = [bool(hands) and hands[0].scale == Scale.MEASURED for hands in found]
+    assert measured.index(True) < (30 if palm_m == 0.055 else 4) and all(measured[30:])
+    assert {hand.id for hands in found for hand in hands} == {1}
+    assert tracker.filter.size.palm_m == pytest.approx(0.083, abs=0.004)
+
+
+def test_a_stray_track_gives_up_its_place(clip):
+    """What a camera follows, and is none of the hands that are wanted, keeps none of them out for long."""
+    rig, images = clip
+    tracker, lasted = RigTracker(rig, TrackerConfig(track=TrackConfig(max_hands=1))), {}
+    for k, (first, second) in enumerate(images):
+        elsewhere = np.ascontiguousarray(second[::-1, ::-1])
+        hands = tracker.step([Frame(first, k / 30), Frame(elsewhere, k / 30)])
+        assert len(hands) == 1
+        of_the_hand = tracker._hands[hands[0].id].tracks.get(1)
+        for box in (box for box in tracker._tracks[1].boxes() if box.id != of_the_hand):
+            lasted.setdefault(box.id, []).append(k)
+    assert len(lasted) >= 2 and max(map(len, lasted.values())) <= 0.5 * 30 + 1
+
+
 def test_a_camera_that_drops_out_only_degrades_the_result(clip):
     rig, images = clip
     without = [[first, None if 20 <= k < 45 else second] for k, (first, second) in enumerate(images)]
