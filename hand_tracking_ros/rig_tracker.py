@@ -136,19 +136,22 @@ class RigTracker:
         found = self._look_all(frames)
         self._turn = (self._turn + 1) % len(frames)
         self._bind(found, stamp_s)
-        keypoints, views, seen_by = [], {}, {}
+        keypoints, views, others = [], {}, {}
         for hand_id in self._hands:
             seen = self._seen(hand_id, found)
-            seen_by[hand_id] = {index: k.id for index, k in seen.items()}
             if not seen:
                 keypoints += self._unseen(hand_id, stamp_s)
                 continue
-            views[hand_id] = [self._view(index, k, hand_id, frames[index], stamp_s) for index, k in seen.items()]
-            keypoints.append(self._in_first_camera(hand_id, seen, views[hand_id], stamp_s))
-        hands = self.filter.apply(keypoints, stamp_s, self._optical.cameras[0].camera, views)
-        self._check(views, seen_by)
-        self._compare_times(views, seen_by, stamp_s)
-        self._find_apart(found, seen_by, frames, stamp_s)
+            own = {index: self._view(index, k, hand_id, frames[index], stamp_s) for index, k in seen.items()}
+            views[hand_id] = {index: own[index] for index in self._agreeing(hand_id, own, stamp_s)}
+            others[hand_id] = {index: view for index, view in own.items() if index not in views[hand_id]}
+            seen = {index: seen[index] for index in views[hand_id]}
+            keypoints.append(self._in_first_camera(hand_id, seen, list(views[hand_id].values()), stamp_s))
+        fitted = {hand_id: list(own.values()) for hand_id, own in views.items()}
+        hands = self.filter.apply(keypoints, stamp_s, self._optical.cameras[0].camera, fitted)
+        self._check(views, others)
+        self._compare_times(views, stamp_s)
+        self._find_apart(found, views, frames, stamp_s)
         alive = {hand.id for hand in hands}
         self._hands = {i: hand for i, hand in self._hands.items() if i in alive}
         return [_moved(hand, self.rig.cameras[0]) for hand in hands]
@@ -274,9 +277,9 @@ class RigTracker:
     def _same_hand(self, index: int, new: HandKeypoints, stamp_s: float) -> int | None:
         gaps = {}
         for hand_id, hand in self._hands.items():
-            points = self._project(index, self.filter.pose(hand_id, stamp_s)) if index not in hand.tracks else None
-            if points is not None:
-                gaps[hand_id] = np.linalg.norm(points - new.keypoints_px, axis=1).mean() / palm_length(new.keypoints_px)
+            pose = self.filter.pose(hand_id, stamp_s) if index not in hand.tracks else None
+            if pose is not None:
+                gaps[hand_id] = self._gap(index, new.keypoints_px, pose)
         nearest = min(gaps, key=gaps.get, default=None)
         return nearest if nearest is not None and gaps[nearest] < SAME_SHARE else None
 
@@ -292,7 +295,7 @@ class RigTracker:
                 return hand_id
         return None
 
-    def _meet(self, seen: Mapping[int, HandKeypoints]) -> bool:
+    def _meet(self, seen: Mapping[int, HandKeypoints | HandView]) -> bool:
         """Whether the rays of what two cameras see meet in a hand of the size that is known.
 
         One camera alone may be wrong about the distance by so much that its hand is projected elsewhere.
@@ -308,6 +311,24 @@ class RigTracker:
         tracks = self._hands[hand_id].tracks.items()
         seen = {index: next((k for k in found[index] if k.id == track), None) for index, track in tracks}
         return {index: k for index, k in seen.items() if k is not None and self._counts(k, hand_id)}
+
+    def _agreeing(self, hand_id: int, views: Mapping[int, HandView], stamp_s: float) -> list[int]:
+        """The cameras that see one and the same hand: where it is expected, or where the rays of the one meet that sees
+        it nearest to there."""
+        pose = self.filter.pose(hand_id, stamp_s)
+        if len(views) < 2 or pose is None:
+            return list(views)
+        gaps = {index: self._gap(index, view.keypoints_px, pose) for index, view in views.items()}
+        nearest = min(gaps, key=gaps.get)
+        return [
+            index for index, gap in gaps.items()
+            if index == nearest or gap <= FAR_SHARE or self._meet({nearest: views[nearest], index: views[index]})
+        ]  # fmt: skip
+
+    def _gap(self, index: int, points_px: np.ndarray, pose: HandPose) -> float:
+        """How far keypoints (21, 2) in a camera's image are from those of a pose, in palm lengths; inf: nowhere."""
+        apart = np.linalg.norm(self._optical.cameras[index].project(pose.points()) - points_px, axis=1)
+        return float(np.nanmean(apart) / palm_length(points_px)) if np.isfinite(apart).any() else np.inf
 
     def _counts(self, keypoints: HandKeypoints, hand_id: int) -> bool:
         known = self.filter.pose(hand_id, None) is not None
@@ -371,15 +392,16 @@ class RigTracker:
         points, nothing = self._optical.cameras[0].project(pose.points()), np.zeros(NUM_JOINTS)
         return [HandKeypoints(hand_id, box_around_known(points), Source.PREDICTED, points, nothing, nothing, 0.0, 0.5)]
 
-    def _check(self, views, seen_by: Mapping[int, Mapping[int, int]]) -> None:
-        """Compare each camera with the hands that all agree on; drop tracks that show something else."""
+    def _check(self, views: Mapping[int, Mapping[int, HandView]], others: Mapping[int, Mapping[int, HandView]]) -> None:
+        """Compare each camera with the hands that were fitted to ``views``, by hand and camera; drop tracks of these
+        and of ``others`` that show something else."""
         gaps: dict[int, list[float]] = {}
         for hand_id, own in views.items():
-            fit, hand = self.filter.fit(hand_id), self._hands[hand_id]
-            if fit is None or len(own) < 2 or len(fit.errors_px) != len(own):
+            fit, hand, compared = self.filter.fit(hand_id), self._hands[hand_id], {**own, **others[hand_id]}
+            if fit is None or len(compared) < 2:
                 continue
-            for index, view, errors in zip(seen_by[hand_id], own, fit.errors_px):  # in the order of the views
-                share = float(np.nanmean(errors) / palm_length(view.keypoints_px))
+            for index, view in compared.items():
+                share = self._gap(index, view.keypoints_px, fit.pose)
                 gaps.setdefault(index, []).append(share)
                 hand.far[index] = hand.far.get(index, 0) + 1 if share > FAR_SHARE else 0
             for index in [i for i, count in hand.far.items() if count >= FAR_FRAMES]:
@@ -390,11 +412,10 @@ class RigTracker:
             new = float(np.mean(shares))
             self.disagreement[index] = new if np.isnan(old) else old + 0.05 * (new - old)
 
-    def _compare_times(self, views, seen_by: Mapping[int, Mapping[int, int]], stamp_s: float) -> None:
+    def _compare_times(self, views: Mapping[int, Mapping[int, HandView]], stamp_s: float) -> None:
         """Learn from the hands that move how old the images of the cameras are, beside those of the first."""
         cameras = self._optical.cameras
-        for hand_id, own in views.items():
-            seen = dict(zip(seen_by[hand_id], own))  # in the order of the views
+        for hand_id, seen in views.items():
             now, then = (self.filter.pose(hand_id, s) for s in (stamp_s, stamp_s - RATE_OVER_S))
             if 0 not in seen or now is None or then is None:
                 continue
@@ -407,10 +428,12 @@ class RigTracker:
             self.lags_s = np.array([lag.seconds() for lag in self._lags])
             self._lags_at_s = stamp_s
 
-    def _find_apart(self, found, seen_by: dict[int, dict[int, int]], frames, stamp_s: float) -> None:
+    def _find_apart(self, found, views: Mapping[int, Mapping[int, HandView]], frames, stamp_s: float) -> None:
         """Find the cameras that do not meet the others."""
-        shared = {(i, track) for seen in seen_by.values() if len(seen) > 1 for i, track in seen.items()}
-        alone = {hand_id: next(iter(seen)) for hand_id, seen in seen_by.items() if len(seen) == 1}
+        shared = {
+            (i, self._hands[hand_id].tracks.get(i)) for hand_id, own in views.items() if len(own) > 1 for i in own
+        }
+        alone = {hand_id: next(iter(own)) for hand_id, own in views.items() if len(own) == 1}
         for index, frame in enumerate(frames):
             tracks = [(index, k.id) for k in found[index] if k.presence >= self.config.track.start_presence]
             self.apart[index] = (

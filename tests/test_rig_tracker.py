@@ -149,6 +149,15 @@ def test_a_hand_that_is_not_where_one_camera_alone_would_have_it_is_looked_for_e
     assert tracker.filter.size.palm_m == pytest.approx(0.083, abs=0.004)
 
 
+@pytest.mark.parametrize(("shift_px", "axis"), [(200, 1), (-150, 1), (200, 0)])
+def test_a_camera_whose_track_slips_onto_something_else_does_not_drag_the_hand_along(clip, shift_px, axis):
+    rig, images = clip
+    moved = [[a, b if k < 30 else np.ascontiguousarray(np.roll(b, shift_px, axis))] for k, (a, b) in enumerate(images)]
+    found, _ = run(rig, moved[:40], TrackerConfig(track=TrackConfig(max_hands=2)))
+    away = [next(np.linalg.norm(hand.points_3d[9]) for hand in hands if hand.id == 1) for hands in found[29:]]
+    assert np.ptp(away[:6]) < 0.05 * away[0]
+
+
 def test_a_stray_track_gives_up_its_place(clip):
     """What a camera follows, and is none of the hands that are wanted, keeps none of them out for long."""
     rig, images = clip
