@@ -24,12 +24,13 @@ from hand_tracking_ros.backends import (
     backend_status,
     choose_backend,
     create_backend,
+    version_for,
 )
 from hand_tracking_ros.config import DetectorConfig, InferenceConfig, KeypointConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.errors import BackendError, ModelError
 from hand_tracking_ros.keypoints import KeypointEstimator
-from hand_tracking_ros.manifest import TensorSpec
+from hand_tracking_ros.manifest import TensorSpec, load_manifest
 
 NEEDS_OPENVINO = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="openvino is not installed: pip install openvino"
@@ -327,9 +328,9 @@ def test_no_more_threads_than_cores_that_may_be_used(keynet, caplog):
     assert "inference.threads is 8, but this process may use 1 cores only" in caplog.text
 
 
-def test_auto_with_int8_passes_over_tensorrt():
-    choice = choose_backend(InferenceConfig(precision="int8"))
-    assert "tensorrt" not in choice.names
-    if backend_status("tensorrt").usable:
-        with pytest.raises(BackendError, match="int8 runs on a CPU only"):
-            choose_backend(InferenceConfig(backend="tensorrt", precision="int8"))
+@pytest.mark.parametrize(("backend", "precision", "version"), [
+    ("onnxruntime", "auto", "keynet_int8"), ("onnxruntime", "int8", "keynet_int8"), ("onnxruntime", "fp32", "keynet"),
+    ("tensorrt", "auto", "keynet"), ("tensorrt", "int8", "keynet_int8"), ("tensorrt", "fp16", "keynet"),
+])  # fmt: skip
+def test_which_version_of_a_model_runs(backend, precision, version):
+    assert version_for(backend, load_manifest("keynet"), precision).name == version

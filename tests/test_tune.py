@@ -62,9 +62,11 @@ def test_candidates_are_all_shipped_networks_on_every_backend_precision_and_thre
     pairs = {pair for pair in itertools.product(*shipped) if len({name.endswith("_small") for name in pair}) == 1}
     assert {(c.detector, c.keypoints) for c in found} == pairs and ("detnet_small", "keynet_small") in pairs
     found = [c for c in found if (c.detector, c.keypoints) == ("detnet", "keynet")]
-    assert len(found) == 4 + 4 + 2
+    assert len(found) == 4 + 4 + 3
     assert {c.precision for c in found if c.backend == "openvino"} == {"int8", "fp32"}
-    assert {(c.precision, c.threads) for c in found if c.backend == "tensorrt"} == {("fp16", 1), ("fp32", 1)}
+    assert {(c.precision, c.threads) for c in found if c.backend == "tensorrt"} == {
+        ("int8", 1), ("fp16", 1), ("fp32", 1),
+    }  # fmt: skip
     assert found[0].parameters().keys() == set(profiles.TUNED)
 
 

@@ -88,14 +88,10 @@ def choose_backend(inference: InferenceConfig) -> Choice:
                 f"precision fp16 needs backend tensorrt; {status.name} runs int8 and fp32: "
                 "set inference.precision to auto"
             )
-        if inference.precision == "int8" and status.name == "tensorrt":
-            raise BackendError("precision int8 runs on a CPU only: set inference.precision to fp16, fp32 or auto")
         return Choice((status.name,), "asked for")
     usable, passed_over = [], []
     for status in available_backends():
-        if status.name == "tensorrt" and inference.precision == "int8":
-            passed_over.append("tensorrt: precision int8 runs on a CPU only")
-        elif status.usable:
+        if status.usable:
             usable.append(status.name)
         else:
             passed_over.append(f"{status.name}: {status.detail}")
@@ -142,7 +138,8 @@ def check_precision(manifest: ModelManifest, inference: InferenceConfig) -> None
 
 def version_for(backend: str, manifest: ModelManifest, precision: str) -> ModelManifest:
     """The model itself, or its int8 version where that is wanted. BackendError when it is wanted and missing."""
-    if manifest.precision == "int8" or backend == "tensorrt" or precision not in ("auto", "int8"):
+    wanted = precision == "int8" or (precision == "auto" and backend != "tensorrt")
+    if manifest.precision == "int8" or not wanted:
         return manifest
     quantised = manifest.quantised()
     if quantised is None and precision == "int8":

@@ -18,6 +18,7 @@ from hand_tracking_ros.backends import BackendStatus, cuda
 from hand_tracking_ros.backends.checks import check_feeds, check_specs
 from hand_tracking_ros.backends.engine_cache import engine_cache_path, load_engine, store_engine
 from hand_tracking_ros.backends.half import half_precision
+from hand_tracking_ros.backends.symmetric import symmetric_int8
 from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.errors import BackendError, ModelError
 from hand_tracking_ros.manifest import ModelManifest, TensorSpec
@@ -26,6 +27,7 @@ logger = logging.getLogger("hand_tracking_ros")
 
 NAME = "tensorrt"
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
+REWRITES = {"fp16": half_precision, "int8": symmetric_int8}  # networks are strongly typed: the graph has the precision
 HOW_TO_GET = (
     "on a Jetson it comes with JetPack 6.1 or newer (apt: python3-libnvinfer); "
     "on a PC 'pip install tensorrt', or 'pip install tensorrt-rtx' for RTX cards"
@@ -86,7 +88,7 @@ def create(manifest: ModelManifest, inference: InferenceConfig, max_batch: int) 
     """Load the cached engine of the model, or build and cache it; see ``create_backend``."""
     trt = import_tensorrt()
     gpu = cuda.first_gpu()
-    precision = "fp16" if inference.precision == "fp16" else "fp32"
+    precision = manifest.precision if inference.precision == "auto" else inference.precision
     path = engine_cache_path(manifest, _runtime_name(trt), f"{gpu.name} {gpu.architecture}", precision, max_batch)
     stored = load_engine(path)
     if stored is not None:
@@ -106,7 +108,8 @@ def build_engine(
 ) -> bytes:
     """Parse the model's ONNX and build an engine for it.
 
-    ``precision``: 'fp32', or 'fp16' for the convolutions. ``max_batch``: the largest free dimension.
+    ``precision``: 'fp32', 'fp16' for the convolutions, or 'int8' of a model that is. ``max_batch``: the largest free
+    dimension.
     ``compute_capability``: what to build for, such as 'SM86' (tensorrt_rtx only); None: the GPU of this machine.
     Raises ModelError when the file does not parse or does not fit its manifest, BackendError when nothing can be built.
     """
@@ -135,7 +138,7 @@ def build_engine(
 def _parse(trt, log, network, manifest: ModelManifest, precision: str):
     model = manifest.file.read_bytes()
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(half_precision(model) if precision == "fp16" else model):
+    if not parser.parse(REWRITES.get(precision, bytes)(model)):
         errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise ModelError(f"model '{manifest.name}': {_runtime_name(trt)} cannot parse {manifest.file}: {errors}")
     return parser

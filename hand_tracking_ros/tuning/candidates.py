@@ -81,7 +81,7 @@ def list_candidates(
         in_int8 = bool(detector_model.quantised() and keypoints_model.quantised())
         for backend in backends:
             on_gpu = backend in GPU_BACKENDS
-            precisions = ("fp16", "fp32") if on_gpu else ("int8", "fp32") if in_int8 else ("fp32",)
+            precisions = (*(("int8",) if in_int8 else ()), *(("fp16",) if on_gpu else ()), "fp32")
             counts = (1,) if on_gpu else tuple(threads)
             found += [Candidate(detector, keypoints, backend, p, n) for p, n in itertools.product(precisions, counts)]
     return found
