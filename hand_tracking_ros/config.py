@@ -49,7 +49,7 @@ def check_value(name: str, value: Any, f: dataclasses.Field) -> Any:
     return value
 
 
-BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
+BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt", "onnxruntime_cuda")
 
 
 @dataclass(frozen=True)

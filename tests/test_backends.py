@@ -26,6 +26,7 @@ from hand_tracking_ros.backends import (
     create_backend,
     version_for,
 )
+from hand_tracking_ros.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from hand_tracking_ros.config import DetectorConfig, InferenceConfig, KeypointConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.errors import BackendError, ModelError
@@ -243,8 +244,17 @@ def test_backend_asked_for_runs_or_says_what_to_install(keynet, name):
     assert "install" in str(error.value)
 
 
+@pytest.mark.skipif(backend_status("onnxruntime_cuda").usable, reason="this ONNX Runtime has CUDA, and a GPU answers")
+def test_an_onnxruntime_without_cuda_does_not_pass_for_one_with_it(keynet):
+    """It would run the model on the CPU, and say so in its log only."""
+    with pytest.raises(BackendError, match="ONNX Runtime cannot run 'keynet' with CUDAExecutionProvider"):
+        OnnxRuntimeCudaBackend(keynet)
+    with pytest.raises(BackendError, match="'onnxruntime_cuda' was asked for but cannot run"):
+        create_backend(keynet, InferenceConfig(backend="onnxruntime_cuda"))
+
+
 def test_fp16_needs_tensorrt_when_asked_for_and_falls_back_with_auto(keynet, caplog):
-    with pytest.raises(BackendError, match="precision fp16 needs backend tensorrt"):
+    with pytest.raises(BackendError, match="precision fp16 was asked for; onnxruntime runs int8 and fp32"):
         create_backend(keynet, InferenceConfig(backend="onnxruntime", precision="fp16"))
     backend = create_backend(keynet, InferenceConfig(precision="fp16"))
     if backend.name != "tensorrt":
@@ -331,6 +341,7 @@ def test_no_more_threads_than_cores_that_may_be_used(keynet, caplog):
 @pytest.mark.parametrize(("backend", "precision", "version"), [
     ("onnxruntime", "auto", "keynet_int8"), ("onnxruntime", "int8", "keynet_int8"), ("onnxruntime", "fp32", "keynet"),
     ("tensorrt", "auto", "keynet"), ("tensorrt", "int8", "keynet_int8"), ("tensorrt", "fp16", "keynet"),
+    ("onnxruntime_cuda", "auto", "keynet"),
 ])  # fmt: skip
 def test_which_version_of_a_model_runs(backend, precision, version):
     assert version_for(backend, load_manifest("keynet"), precision).name == version

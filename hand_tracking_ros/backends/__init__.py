@@ -23,7 +23,14 @@ logger = logging.getLogger("hand_tracking_ros")
 
 # Best first. TensorRT means a GPU. OpenVINO runs the networks alone a tenth faster than ONNX Runtime, but the whole
 # tracker was measured slower with it, and takes twice the memory (docs/benchmarks.md).
-PREFERENCE = ("tensorrt", "onnxruntime", "openvino")
+PREFERENCE = ("tensorrt", "onnxruntime", "openvino", "onnxruntime_cuda")
+PRECISIONS = {
+    "tensorrt": ("int8", "fp16", "fp32"),
+    "onnxruntime": ("int8", "fp32"),
+    "openvino": ("int8", "fp32"),
+    "onnxruntime_cuda": ("fp32",),
+}
+ON_GPU = ("tensorrt", "onnxruntime_cuda")
 
 
 class Backend(Protocol):
@@ -83,9 +90,10 @@ def choose_backend(inference: InferenceConfig) -> Choice:
             raise BackendError(
                 f"backend '{status.name}' was asked for but cannot run: {status.detail}; {status.remedy}"
             )
-        if inference.precision == "fp16" and status.name != "tensorrt":
+        if inference.precision not in ("auto", *PRECISIONS[status.name]):
+            known = " and ".join(PRECISIONS[status.name])
             raise BackendError(
-                f"precision fp16 needs backend tensorrt; {status.name} runs int8 and fp32: "
+                f"precision {inference.precision} was asked for; {status.name} runs {known}: "
                 "set inference.precision to auto"
             )
         return Choice((status.name,), "asked for")
@@ -138,7 +146,7 @@ def check_precision(manifest: ModelManifest, inference: InferenceConfig) -> None
 
 def version_for(backend: str, manifest: ModelManifest, precision: str) -> ModelManifest:
     """The model itself, or its int8 version where that is wanted. BackendError when it is wanted and missing."""
-    wanted = precision == "int8" or (precision == "auto" and backend != "tensorrt")
+    wanted = "int8" in PRECISIONS[backend] and (precision == "int8" or (precision == "auto" and backend not in ON_GPU))
     if manifest.precision == "int8" or not wanted:
         return manifest
     quantised = manifest.quantised()

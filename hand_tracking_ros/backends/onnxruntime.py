@@ -40,21 +40,24 @@ def create(manifest: ModelManifest, inference: InferenceConfig, max_batch: int) 
 
 
 class OnnxRuntimeBackend:
-    """An ONNX Runtime session on the CPU execution provider, in the precision of the model file."""
+    """An ONNX Runtime session on one execution provider, in the precision of the model file."""
 
     name = NAME
+    provider = "CPUExecutionProvider"
 
     def __init__(self, manifest: ModelManifest, threads: int = 1, max_batch: int = 1) -> None:
         import onnxruntime
 
         try:
             self._session = onnxruntime.InferenceSession(
-                str(manifest.file), _session_options(threads), providers=["CPUExecutionProvider"]
+                str(manifest.file), _session_options(threads), providers=[self.provider]
             )
         except Exception as error:  # onnxruntime's own exception classes share no public base
             raise ModelError(
                 f"model '{manifest.name}': ONNX Runtime cannot load {manifest.file}: {error}; {REPAIR}"
             ) from error
+        if self.provider not in self._session.get_providers():  # it runs on the CPU then, and only says so in its log
+            raise BackendError(f"ONNX Runtime cannot run '{manifest.name}' with {self.provider}: see its log")
         check_specs(manifest, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
         self.manifest, self.precision = manifest, manifest.precision
         self.inputs, self.outputs = manifest.inputs, manifest.outputs

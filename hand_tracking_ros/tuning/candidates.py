@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hand_tracking_ros.backends import available_backends
+from hand_tracking_ros.backends import ON_GPU, PRECISIONS, available_backends
 from hand_tracking_ros.errors import BackendError
 from hand_tracking_ros.machine import usable_cores
 from hand_tracking_ros.manifest import ModelManifest, list_manifests, load_manifest
 
 MOST_THREADS = 8  # networks this small gain nothing from more
 SMALL = "_small"  # ends the names of the smaller networks (ModelManifest.smaller), which go together
-GPU_BACKENDS = ("tensorrt",)  # which take no CPU threads
 
 
 class Candidate(NamedTuple):
@@ -80,9 +79,8 @@ def list_candidates(
             continue
         in_int8 = bool(detector_model.quantised() and keypoints_model.quantised())
         for backend in backends:
-            on_gpu = backend in GPU_BACKENDS
-            precisions = (*(("int8",) if in_int8 else ()), *(("fp16",) if on_gpu else ()), "fp32")
-            counts = (1,) if on_gpu else tuple(threads)
+            precisions = [precision for precision in PRECISIONS[backend] if precision != "int8" or in_int8]
+            counts = (1,) if backend in ON_GPU else tuple(threads)  # a GPU takes no CPU threads
             found += [Candidate(detector, keypoints, backend, p, n) for p, n in itertools.product(precisions, counts)]
     return found
 

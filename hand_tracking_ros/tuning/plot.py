@@ -13,7 +13,12 @@ from hand_tracking_ros.tuning.choice import Limits, Result, accuracy_floor, choo
 WIDTH, HEIGHT = 960, 600
 LEFT, RIGHT, TOP, BOTTOM = 90, 930, 60, 520  # px of the area that is drawn in
 BLACK, GREY, LIGHT, RED = (30, 30, 30), (140, 140, 140), (225, 225, 225), (0, 0, 220)
-COLOURS = {"onnxruntime": (200, 120, 40), "openvino": (60, 150, 40), "tensorrt": (40, 60, 210)}  # BGR
+COLOURS = {
+    "onnxruntime": (200, 120, 40),
+    "openvino": (60, 150, 40),
+    "tensorrt": (40, 60, 210),
+    "onnxruntime_cuda": (160, 60, 160),
+}  # BGR
 MARKERS = {"int8": cv2.MARKER_DIAMOND, "fp32": cv2.MARKER_SQUARE, "fp16": cv2.MARKER_TRIANGLE_UP}
 
 

@@ -19,7 +19,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from hand_tracking_ros.backends import backend_status, create_backend
+from hand_tracking_ros.backends import ON_GPU, backend_status, create_backend
 from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.machine import this_machine
 from hand_tracking_ros.manifest import ModelManifest, load_manifest, write_manifest
@@ -180,7 +180,7 @@ def median_ms(runs: Mapping[KEY, Run], rounds: int, backend: str) -> dict[KEY, f
 
 def clock_of(backend: str) -> tuple[str, Callable[[], float]]:
     """Name and function of the clock: a GPU's work is not CPU time."""
-    return ("elapsed", time.perf_counter) if backend == "tensorrt" else ("cpu", time.process_time)
+    return ("elapsed", time.perf_counter) if backend in ON_GPU else ("cpu", time.process_time)
 
 
 def network_ms(
