@@ -15,6 +15,7 @@ import numpy as np
 
 from hand_tracking_ros.geometry import Box
 from hand_tracking_ros.jsonl import JsonObject, dumps, objects
+from hand_tracking_ros.kinematics import NUM_ANGLES
 from hand_tracking_ros.outputs.gestures import SignReader
 from hand_tracking_ros.pose_records import outputs_to_record, pose_from_record, pose_to_record
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side
@@ -99,13 +100,15 @@ def hand_to_record(hand: Hand) -> dict[str, Any]:
 
 def frame_to_record(tracked: TrackedFrame, signs: SignReader | None = None) -> dict[str, Any]:
     """The JSON object of one frame of tracking output; with ``signs``, which has seen the frames before, also what
-    follows from the poses, and velocities in the image."""
+    follows from the poses, and velocities in the image and of the joint angles."""
     hands = [hand_to_record(hand) for hand in tracked.hands]
     if signs is not None:
         signs.forget({hand.id for hand in tracked.hands})
         for hand, record in zip(tracked.hands, hands):
             record["velocities_px"] = np.round(hand.velocities_px, 2).tolist()
             if hand.pose is not None:
+                if not np.isnan(hand.angle_velocities).any():
+                    record["angle_velocities"] = np.round(hand.angle_velocities, 4).tolist()
                 record |= outputs_to_record(hand.pose, signs.read(hand.id, hand.pose, tracked.stamp_s))
     return {
         "frame": tracked.frame,
@@ -235,15 +238,16 @@ def _hand(obj: JsonObject) -> Hand:
         keypoints_px=obj.array("keypoints_px", NUM_JOINTS, 2),
         keypoint_scores=obj.array("keypoint_scores", NUM_JOINTS),
         scale=obj.choice("scale", {scale.name.lower(): scale for scale in Scale}),
-        points_3d=_or_nan(obj.array("keypoints_m", NUM_JOINTS, 3, optional=True), 3),
-        velocities_px=_or_nan(obj.array("velocities_px", NUM_JOINTS, 2, optional=True), 2),
-        velocities_3d=_or_nan(obj.array("velocities_3d", NUM_JOINTS, 3, optional=True), 3),
+        points_3d=_or_nan(obj.array("keypoints_m", NUM_JOINTS, 3, optional=True), NUM_JOINTS, 3),
+        velocities_px=_or_nan(obj.array("velocities_px", NUM_JOINTS, 2, optional=True), NUM_JOINTS, 2),
+        velocities_3d=_or_nan(obj.array("velocities_3d", NUM_JOINTS, 3, optional=True), NUM_JOINTS, 3),
+        angle_velocities=_or_nan(obj.array("angle_velocities", NUM_ANGLES, optional=True), NUM_ANGLES),
         pose=None if pose is None else pose_from_record(JsonObject(pose, f"{obj.where}: pose")),
     )
 
 
-def _or_nan(values: np.ndarray | None, dims: int) -> np.ndarray:
-    return np.full((NUM_JOINTS, dims), np.nan) if values is None else values
+def _or_nan(values: np.ndarray | None, *shape: int) -> np.ndarray:
+    return np.full(shape, np.nan) if values is None else values
 
 
 def _box(obj: JsonObject, key: str) -> tuple[float, float, float, float]:

@@ -128,7 +128,8 @@ def test_with_signs_everything_that_follows_from_a_pose_is_written(tmp_path):
     flexions = np.tile([FULL_CURL / 3, 0.0, FULL_CURL / 3, FULL_CURL / 3], 5)
     flexions[:4] = (-0.6, -0.7, 0.0, 0.0)  # the thumb stands off
     fist, signs = a_pose(angles=flexions, finger_ratio=1.0), SignReader()
-    hand = a_posed_hand(fist, velocities_px=POINTS - 20)
+    turning = np.random.default_rng(2).normal(0, 3, 20)
+    hand = a_posed_hand(fist, velocities_px=POINTS - 20, angle_velocities=turning)
     path = tmp_path / "hands.jsonl"
     with path.open("w") as stream:
         write_tracks(stream, [TrackedFrame(k, k / 30, 640, 480, (hand, a_hand(id=9))) for k in range(10)], signs)
@@ -144,6 +145,7 @@ def test_with_signs_everything_that_follows_from_a_pose_is_written(tmp_path):
     assert "xr" not in without and "gesture" not in without
     read = read_tracks(path)[-1].hands[0]
     np.testing.assert_allclose(read.velocities_px, POINTS - 20, atol=0.0051)
+    np.testing.assert_allclose(read.angle_velocities, turning, atol=6e-5)
     np.testing.assert_allclose(read.pose.points(), fist.points(), atol=2e-5)
 
 
