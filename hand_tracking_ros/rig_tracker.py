@@ -34,7 +34,7 @@ OTHER_SIZE = 1.5  # a palm that is larger or smaller by this factor than what is
 FAR_SHARE = 0.7  # of the palm: a view further from the fit than this, for as long as
 FAR_FRAMES = 4  # this, shows something else
 OVERLOOKED_S = 0.5  # a camera that misses a hand of others for this long, where it should be, looks elsewhere
-LAGS_EVERY_S = 0.5  # how often the lags of the cameras are worked out anew
+COMPARED_EVERY_S, LAGS_EVERY_S = 0.08, 0.5  # how often the times of cameras are compared, and worked out anew
 
 
 @dataclass
@@ -116,7 +116,7 @@ class RigTracker:
         self.apart = np.zeros(len(self._tracks), bool)
         self.lags_s = np.full(len(self._tracks), np.nan)
         self._lags = [CameraLag() for _ in self._tracks]
-        self._lags_at_s = -np.inf
+        self._lags_at_s = self._compared_s = -np.inf
 
     def step(self, frames: Sequence[Frame | None]) -> list[Hand]:
         """Hands at the newest stamp, by id; image values are those of the rig's first camera, 3D is the rig's frame.
@@ -279,7 +279,7 @@ class RigTracker:
         for hand_id, hand in self._hands.items():
             pose = self.filter.pose(hand_id, stamp_s) if index not in hand.tracks else None
             if pose is not None:
-                gaps[hand_id] = self._gap(index, new.keypoints_px, pose)
+                gaps[hand_id] = self._gap(index, new.keypoints_px, pose.points())
         nearest = min(gaps, key=gaps.get, default=None)
         return nearest if nearest is not None and gaps[nearest] < SAME_SHARE else None
 
@@ -318,16 +318,17 @@ class RigTracker:
         pose = self.filter.pose(hand_id, stamp_s)
         if len(views) < 2 or pose is None:
             return list(views)
-        gaps = {index: self._gap(index, view.keypoints_px, pose) for index, view in views.items()}
+        points_m = pose.points()
+        gaps = {index: self._gap(index, view.keypoints_px, points_m) for index, view in views.items()}
         nearest = min(gaps, key=gaps.get)
         return [
             index for index, gap in gaps.items()
             if index == nearest or gap <= FAR_SHARE or self._meet({nearest: views[nearest], index: views[index]})
         ]  # fmt: skip
 
-    def _gap(self, index: int, points_px: np.ndarray, pose: HandPose) -> float:
-        """How far keypoints (21, 2) in a camera's image are from those of a pose, in palm lengths; inf: nowhere."""
-        apart = np.linalg.norm(self._optical.cameras[index].project(pose.points()) - points_px, axis=1)
+    def _gap(self, index: int, points_px: np.ndarray, points_m: np.ndarray) -> float:
+        """How far keypoints (21, 2) in a camera's image are from a hand's (21, 3), in palm lengths; inf: nowhere."""
+        apart = np.linalg.norm(self._optical.cameras[index].project(points_m) - points_px, axis=1)
         return float(np.nanmean(apart) / palm_length(points_px)) if np.isfinite(apart).any() else np.inf
 
     def _counts(self, keypoints: HandKeypoints, hand_id: int) -> bool:
@@ -400,8 +401,9 @@ class RigTracker:
             fit, hand, compared = self.filter.fit(hand_id), self._hands[hand_id], {**own, **others[hand_id]}
             if fit is None or len(compared) < 2:
                 continue
+            points_m = fit.pose.points()
             for index, view in compared.items():
-                share = self._gap(index, view.keypoints_px, fit.pose)
+                share = self._gap(index, view.keypoints_px, points_m)
                 gaps.setdefault(index, []).append(share)
                 hand.far[index] = hand.far.get(index, 0) + 1 if share > FAR_SHARE else 0
             for index in [i for i, count in hand.far.items() if count >= FAR_FRAMES]:
@@ -415,13 +417,14 @@ class RigTracker:
     def _compare_times(self, views: Mapping[int, Mapping[int, HandView]], stamp_s: float) -> None:
         """Learn from the hands that move how old the images of the cameras are, beside those of the first."""
         cameras = self._optical.cameras
-        for hand_id, seen in views.items():
+        for hand_id, seen in views.items() if not 0 <= stamp_s - self._compared_s < COMPARED_EVERY_S else ():
             now, then = (self.filter.pose(hand_id, s) for s in (stamp_s, stamp_s - RATE_OVER_S))
-            if 0 not in seen or now is None or then is None:
+            if 0 not in seen or len(seen) < 2 or now is None or then is None:
                 continue
+            self._compared_s, now_m, then_m = stamp_s, now.points(), then.points()
             for index in seen.keys() - {0}:
                 pixels = (seen[i].keypoints_px for i in (0, index))
-                angle, rate = crossing(cameras[0], cameras[index], *pixels, now.points(), then.points())
+                angle, rate = crossing(cameras[0], cameras[index], *pixels, now_m, then_m)
                 if np.isfinite([angle, rate]).all():
                     self._lags[index].take(stamp_s, angle, rate)
         if not 0 <= stamp_s - self._lags_at_s < LAGS_EVERY_S:

@@ -12,7 +12,7 @@ from hand_tracking_ros.hand_size import HandSize
 FAR = 0.4  # palm lengths: a camera that disagrees by more than this shows other hands, or from somewhere else
 LASTING_S = 2.0  # what has been so for this much longer than it has not is no accident
 UNUSUAL, LONG_S = 0.11, 4.0  # the same, of less: cameras that fit together differ by 0.02 to 0.1 most of the time
-UNSYNCHRONISED_S = 0.02  # lags of cameras that look at the same moment are found to be up to 0.015
+UNSYNCHRONISED_S = 0.025  # lags of cameras that look at the same moment are found to be up to 0.018
 PALMS_M = (0.07, 0.108)  # of nearly all adults
 LONGEST_STEP_S = 0.5  # a pause is not disagreement
 
