@@ -9,6 +9,7 @@ constant, as from a calibration that is a little off, has no part in it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +21,40 @@ INDEPENDENT_S = 0.25  # errors of keypoints last about this long
 LEAST_S = 2.0  # of moving hands
 SURE_S, SURE_SHARE = 0.008, 0.125  # standard deviation of a lag that is known, or as a share of the lag
 HUBER = 1.5
+TAKEN_EVERY_S, LEARNED_EVERY_S = 0.08, 0.5
+
+
+class CameraLags:
+    """The lags of all cameras of a rig behind the first, compared a dozen times a second."""
+
+    def __init__(self, cameras: int) -> None:
+        self._lags = [CameraLag() for _ in range(cameras)]
+        self._taken_s = self._learned_s = -np.inf
+        self._known = np.full(cameras, np.nan)
+
+    def are_due(self, stamp_s: float) -> bool:
+        """Whether it is time to ``take`` what is seen."""
+        return not 0 <= stamp_s - self._taken_s < TAKEN_EVERY_S
+
+    def take(
+        self, stamp_s: float, cameras: Sequence[RigCamera], seen_px: Mapping[int, np.ndarray], now_m: np.ndarray,
+        then_m: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Keypoints (21, 2) of a hand as the first camera and others see it, by the numbers of the ``cameras``; and as
+        ``crossing`` has them, the hand's points."""
+        self._taken_s = stamp_s
+        for index in seen_px.keys() - {0}:
+            angle, rate = crossing(cameras[0], cameras[index], seen_px[0], seen_px[index], now_m, then_m)
+            if np.isfinite([angle, rate]).all():
+                self._lags[index].take(stamp_s, angle, rate)
+
+    def seconds(self, stamp_s: float) -> np.ndarray:
+        """(cameras,) as of the last half second; NaN where nothing has been known lately, as of the first."""
+        if not 0 <= stamp_s - self._learned_s < LEARNED_EVERY_S:
+            lately = 0 <= stamp_s - self._taken_s < MEMORY_S
+            self._known = np.array([lag.seconds() if lately else np.nan for lag in self._lags])
+            self._learned_s = stamp_s
+        return self._known
 
 
 class CameraLag:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hand_tracking_ros.camera_lag import RATE_OVER_S, CameraLag, crossing
+from hand_tracking_ros.camera_lag import RATE_OVER_S, CameraLags
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.fitting import HandView, first_pose
@@ -34,7 +34,6 @@ OTHER_SIZE = 1.5  # a palm that is larger or smaller by this factor than what is
 FAR_SHARE = 0.7  # of the palm: a view further from the fit than this, for as long as
 FAR_FRAMES = 4  # this, shows something else
 OVERLOOKED_S = 0.5  # a camera that misses a hand of others for this long, where it should be, looks elsewhere
-COMPARED_EVERY_S, LAGS_EVERY_S = 0.08, 0.5  # how often the times of cameras are compared, and worked out anew
 
 
 @dataclass
@@ -115,8 +114,7 @@ class RigTracker:
         self.disagreement = np.full(len(self._tracks), np.nan)
         self.apart = np.zeros(len(self._tracks), bool)
         self.lags_s = np.full(len(self._tracks), np.nan)
-        self._lags = [CameraLag() for _ in self._tracks]
-        self._lags_at_s = self._compared_s = -np.inf
+        self._lags = CameraLags(len(self._tracks))
 
     def step(self, frames: Sequence[Frame | None]) -> list[Hand]:
         """Hands at the newest stamp, by id; image values are those of the rig's first camera, 3D is the rig's frame.
@@ -416,20 +414,13 @@ class RigTracker:
 
     def _compare_times(self, views: Mapping[int, Mapping[int, HandView]], stamp_s: float) -> None:
         """Learn from the hands that move how old the images of the cameras are, beside those of the first."""
-        cameras = self._optical.cameras
-        for hand_id, seen in views.items() if not 0 <= stamp_s - self._compared_s < COMPARED_EVERY_S else ():
-            now, then = (self.filter.pose(hand_id, s) for s in (stamp_s, stamp_s - RATE_OVER_S))
-            if 0 not in seen or len(seen) < 2 or now is None or then is None:
-                continue
-            self._compared_s, now_m, then_m = stamp_s, now.points(), then.points()
-            for index in seen.keys() - {0}:
-                pixels = (seen[i].keypoints_px for i in (0, index))
-                angle, rate = crossing(cameras[0], cameras[index], *pixels, now_m, then_m)
-                if np.isfinite([angle, rate]).all():
-                    self._lags[index].take(stamp_s, angle, rate)
-        if not 0 <= stamp_s - self._lags_at_s < LAGS_EVERY_S:
-            self.lags_s = np.array([lag.seconds() for lag in self._lags])
-            self._lags_at_s = stamp_s
+        if self._lags.are_due(stamp_s):
+            for hand_id, seen in views.items():
+                now, then = (self.filter.pose(hand_id, s) for s in (stamp_s, stamp_s - RATE_OVER_S))
+                if 0 in seen and len(seen) > 1 and now is not None and then is not None:
+                    pixels = {index: view.keypoints_px for index, view in seen.items()}
+                    self._lags.take(stamp_s, self._optical.cameras, pixels, now.points(), then.points())
+        self.lags_s = self._lags.seconds(stamp_s)
 
     def _find_apart(self, found, views: Mapping[int, Mapping[int, HandView]], frames, stamp_s: float) -> None:
         """Find the cameras that do not meet the others."""

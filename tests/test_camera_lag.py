@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hand_tracking_ros.camera_lag import RATE_OVER_S, CameraLag, crossing
+from hand_tracking_ros.camera_lag import RATE_OVER_S, CameraLag, CameraLags, crossing
 from hand_tracking_ros.cameras import Camera
 from hand_tracking_ros.kinematics import FLAT_HAND
 from hand_tracking_ros.rig import RigCamera
@@ -80,3 +80,16 @@ def test_what_is_long_ago_is_forgotten():
         rate = np.sin(k / 5)
         lag.take(k / 30, -(0.05 if k < 300 else 0.01) * rate, rate)
     assert lag.seconds() == pytest.approx(0.01, abs=0.001)
+
+
+def test_all_cameras_are_compared_with_the_first_and_forgotten_when_no_hand_comes():
+    first = RigCamera("a", 640, 480, PINHOLE)
+    cameras = [first, *(RigCamera(name, 640, 480, PINHOLE, TURN, TURN @ [-0.2, -0.02, 0.0]) for name in "bc")]
+    lags, delays_s = CameraLags(3), (0.0, 0.05, -0.02)
+    for time_s in np.arange(0.0, 5.0, 1 / 30):
+        if lags.are_due(time_s):
+            seen = {i: camera.project(hand_m(time_s - delays_s[i])) for i, camera in enumerate(cameras)}
+            lags.take(time_s, cameras, seen, hand_m(time_s), hand_m(time_s - RATE_OVER_S))
+        known = lags.seconds(time_s)
+    assert np.isnan(known[0]) and known[1:] == pytest.approx([0.05, -0.02], abs=0.002)
+    assert np.isfinite(lags.seconds(8.0)[1:]).all() and np.isnan(lags.seconds(12.0)).all()
