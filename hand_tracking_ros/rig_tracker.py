@@ -109,7 +109,7 @@ class RigTracker:
         self.filter.reset()
         self._hands: dict[int, _Seen] = {}
         self._turn = 0  # the camera in which DetNet looks next
-        self._met_s = np.full(len(self._tracks), -np.inf)  # when each camera last missed no hand, or looked for it
+        self._missed_s = np.full(len(self._tracks), np.nan)  # since when each camera has missed hands, NaN: it does not
         self._strays: dict[tuple[int, int], float] = {}  # since when tracks, by camera and id, have been of no hand
         self.disagreement = np.full(len(self._tracks), np.nan)
         self.apart = np.zeros(len(self._tracks), bool)
@@ -194,11 +194,11 @@ class RigTracker:
         """Whether hands have been ``missed`` for some time, though looked for where they should be: the camera looks
         elsewhere, once, when it is its turn. The others may be wrong about the distance, and a rig about its cameras.
         """
-        if not missed:
-            self._met_s[index] = stamp_s
-        if index != self._turn or 0 <= stamp_s - self._met_s[index] < OVERLOOKED_S:
+        if not missed or np.isnan(self._missed_s[index]):
+            self._missed_s[index] = stamp_s if missed else np.nan
+        if index != self._turn or not stamp_s - self._missed_s[index] >= OVERLOOKED_S:
             return False
-        self._met_s[index] = stamp_s
+        self._missed_s[index] = stamp_s
         return True
 
     def _adopt(self, index: int, missed: Sequence[int], stamp_s: float, shape) -> list[HandBox]:

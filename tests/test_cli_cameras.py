@@ -116,7 +116,7 @@ def test_everything_that_follows_from_a_pose_is_written_when_asked(pair, models,
         np.testing.assert_allclose(hand.pose.points(), hand.points_3d, atol=1e-4)
         assert np.isfinite(hand.velocities_3d).all()
         assert hand.velocities_3d[9, 0] == pytest.approx(60 / FOCAL_PX * DISTANCE_M, rel=0.3)  # m/s
-    added = {"velocities_px", "palm_pose", "xr", "pinch_strengths", "grasp_strength", "gesture"}
+    added = {"velocities_px", "palm_pose", "xr", "pinch_strengths", "grasp_strength", "gesture", "angle_velocities"}
     assert set(outputs["all"]) - set(outputs["plain"]) == added
     np.testing.assert_allclose(outputs["all"]["xr"]["positions_m"], xr_joints(hand.pose).positions_m, atol=1e-4)
     assert outputs["all"]["velocities_px"][9][0] == pytest.approx(60, rel=0.3)
