@@ -57,12 +57,12 @@ def test_names_are_written_down_and_read_back():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_deep_networks_are_measured_though_random_weights_blow_rounding_errors_up(tmp_path):
+def test_deep_networks_are_measured_though_random_weights_blow_rounding_errors_up():
     """Torch and ONNX Runtime disagree about them: that must not end a search for a network's size."""
     torch.manual_seed(4)
     deep = KeyNetConfig(block="mobilenet_v1", width=0.5, depth=4.0, resolution=0.75)
     inference = InferenceConfig(backend="onnxruntime", precision="fp32")
-    (ms,) = measure.network_ms("keynet", [deep], inference, 2, tmp_path)
+    (ms,) = measure.network_ms("keynet", [deep], inference, 2)
     assert ms > 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -24,12 +23,13 @@ from hand_tracking_ros.training.search.differentiable import FORMS, Differentiab
 from hand_tracking_ros.training.search.evolution import Evolution
 from hand_tracking_ros.training.search.judge import Judge, Searcher
 from hand_tracking_ros.training.search.measure import network_ms
+from hand_tracking_ros.training.search.netadapt import NetAdapt
 from hand_tracking_ros.training.search.reward import CONSTRAINTS, Reward
 from hand_tracking_ros.training.search.table import Table, checked, measured_table
 from hand_tracking_ros.training.slimming import pruned
 from hand_tracking_ros.training.weights import load_checkpoint
 
-METHODS = ("fbnet", "evolution", "compound")
+METHODS = ("fbnet", "evolution", "compound", "netadapt")
 CANDIDATES = tuple(name for name in BLOCKS if name != "fbnet")
 
 
@@ -38,15 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--measure", action="store_true", help="measure this device, and write its table to --output")
     what.add_argument("--check", type=int, metavar="N", help="compare --table with N random networks, and calibrate it")
-    what.add_argument("--method", choices=METHODS, help="search by --table for a network of --target-ms")
+    what.add_argument(
+        "--method", choices=METHODS, help="search for a network of --target-ms, all but netadapt by --table"
+    )
     what.add_argument("--prune", type=float, metavar="SHARE", help="drop this share of the channels of --run's network")
     parser.add_argument("--table", type=Path, help="latency table of the device")
     parser.add_argument("--output", type=Path, help="--measure: the table; else: recipe of the network that was found")
     parser.add_argument("--run", dest="folder", type=Path, help="folder of the search, or of the training to prune")
     parser.add_argument("--rounds", type=int, default=30, help="measurements per median")
-    measuring = parser.add_argument_group("--measure")
+    measuring = parser.add_argument_group("--measure, --prune, and --method netadapt, which measures whole networks")
     measuring.add_argument("--backend", choices=PREFERENCE, default="onnxruntime")
-    measuring.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="fp16: tensorrt only")
+    measuring.add_argument(
+        "--precision", choices=("fp32", "fp16", "int8"), default="fp32",
+        help="fp16: tensorrt only; int8: netadapt and --prune only, as blocks alone have no ranges",
+    )  # fmt: skip
     measuring.add_argument("--blocks", nargs="+", default=CANDIDATES, metavar="BLOCK", help="default: the whole zoo")
     measuring.add_argument("--widths", type=float, nargs="+", help="default: the recipe's")
     measuring.add_argument("--resolutions", type=float, nargs="+", help="default: the recipe's")
@@ -57,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     searching.add_argument("--population", type=int, default=16, help="evolution: the youngest networks, which breed")
     searching.add_argument("--sample", type=int, default=4, help="evolution: of these, the best is mutated")
     searching.add_argument("--depths", type=float, nargs="+", default=[], help="evolution: multipliers to choose from")
+    searching.add_argument("--init", help="netadapt: the trained network to start from: checkpoint .pt, or a model")
     searching.add_argument("--form", choices=FORMS, default="product", help="fbnet: how latency enters the loss")
     searching.add_argument("--latency-weight", type=float, default=0.2, help="fbnet: with --form sum")
     add_recipe_arguments(parser)
@@ -86,8 +92,9 @@ def _wanted(args: argparse.Namespace, *names: str) -> None:
 
 def _measure(args: argparse.Namespace) -> None:
     _wanted(args, "output")
-    inference = InferenceConfig(backend=args.backend, precision=args.precision, threads=args.threads)
-    choose_backend(inference)
+    if args.precision == "int8":
+        raise ConfigError("a block alone has no ranges to quantise it with: measure in fp32, or search with netadapt")
+    inference = _device(args)
     base = CONFIGS[args.task](**recipe_of(args).network)
     configs = [
         dataclasses.replace(base, width=width, resolution=resolution)
@@ -98,6 +105,13 @@ def _measure(args: argparse.Namespace) -> None:
     table.save(args.output)
     count = sum(map(len, table.blocks.values()))
     print(f"{count} blocks at {len(table.blocks)} places, and {len(table.rest)} rests: {args.output}")
+
+
+def _device(args: argparse.Namespace) -> InferenceConfig:
+    """How networks are to run on this device. Raises BackendError where they cannot."""
+    inference = InferenceConfig(backend=args.backend, precision=args.precision, threads=args.threads)
+    choose_backend(inference)
+    return inference
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -114,19 +128,25 @@ def searcher_of(args: argparse.Namespace) -> Searcher:
         return Differentiable(args.form, args.latency_weight)
     if args.method == "compound":
         return Compound()
+    if args.method == "netadapt":
+        return NetAdapt(args.init)
     return Evolution(args.population, args.sample, args.candidates, tuple(args.depths))
 
 
 def _search(args: argparse.Namespace) -> None:
-    _wanted(args, "table", "target_ms", "folder", "output")
+    adapts = args.method == "netadapt"
+    _wanted(args, "init" if adapts else "table", "target_ms", "folder", "output")
     recipe, reward = recipe_of(args), Reward(args.target_ms, args.constraint)
-    judge = Judge(recipe, data_of(args), Table.load(args.table), reward, args.folder, args.workers, args.rounds)
+    device = _device(args) if adapts else Table.load(args.table)
+    judge = Judge(recipe, data_of(args), device, reward, args.folder, args.workers, args.rounds)
     judge.begin(args.method)
     found = searcher_of(args).search(judge)
     whole = recipe_of(argparse.Namespace(**{**vars(args), "minutes": None, "samples": None}))  # the search had those
     comment = f"Found by {args.method} for {args.target_ms} ms: {json.dumps(dataclasses.asdict(found))}"
     save_recipe(dataclasses.replace(whole, network=dict(found.network)), args.output, comment)
-    print(f"{json.dumps(dataclasses.asdict(found))}\ntrain it: hand-tracking train {args.task} --config {args.output}")
+    init = f" --init {judge.checkpoint(judge.config(found))}" if adapts else ""
+    command = f"hand-tracking train {args.task} --config {args.output}{init}"
+    print(f"{json.dumps(dataclasses.asdict(found))}\ntrain it: {command}")
 
 
 def _prune(args: argparse.Namespace) -> None:
@@ -138,9 +158,7 @@ def _prune(args: argparse.Namespace) -> None:
     comment = f"The network of {args.folder.name} without {args.prune:.0%} of its inner channels"
     recipe = dataclasses.replace(recipe_of(args), network=not_default(slim.config))
     save_recipe(recipe, args.output, comment)
-    inference = InferenceConfig(backend=args.backend, precision=args.precision, threads=args.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = network_ms(args.task, [network.config, slim.config], inference, args.rounds, Path(folder))
+    before, after = network_ms(args.task, [network.config, slim.config], _device(args), args.rounds)
     print(
         f"{slim.config.block}\n{before:.3f} ms before, {after:.3f} ms now ({args.backend})\n"
         f"fine-tune it: hand-tracking train {args.task} --config {args.output} --init {weights}"

@@ -6,14 +6,15 @@ import copy
 import dataclasses
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
+from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training import tasks
 from hand_tracking_ros.training.networks import CONFIGS
@@ -54,17 +55,21 @@ class Searcher(Protocol):
 class Judge:
     """Trains, measures, rewards and logs. The training of one candidate is as long as the recipe says.
 
-    Everything lies in ``run``; what is there already is not done again.
+    Everything lies in ``run``; what is there already is not done again. ``device``: the latency table of a device, or
+    how to run networks on this one, for searchers that need no table.
     """
 
     def __init__(
-        self, recipe: Recipe, data: Data, table: Table, reward: Reward, run: Path, workers: int = 1, rounds: int = 30
-    ):
-        if table.task != recipe.task:
+        self, recipe: Recipe, data: Data, device: Table | InferenceConfig, reward: Reward, run: Path,
+        workers: int = 1, rounds: int = 30,
+    ):  # fmt: skip
+        table = device if isinstance(device, Table) else None
+        if table is not None and table.task != recipe.task:
             raise ConfigError(f"the latency table is of {table.task}, the recipe of {recipe.task}")
         if not recipe.checks:
             raise ConfigError("the recipe has no checks: without them nothing says which network is better")
         self.recipe, self.data, self.table, self.reward = recipe, data, table, reward
+        self.inference = device if table is None else table.inference()
         self.run, self.workers, self.rounds = run, workers, rounds
         self.base: Scaling = CONFIGS[recipe.task](**recipe.network)
         self._task = None
@@ -98,15 +103,15 @@ class Judge:
 
     def measured_ms(self, config: Scaling) -> float | None:
         """Milliseconds of the whole network in the table's backend; None on another machine than the table's."""
-        if not self.table.is_of_this_machine():
+        if self.table is not None and not self.table.is_of_this_machine():
             return None
-        with tempfile.TemporaryDirectory() as folder:
-            (ms,) = network_ms(self.recipe.task, [config], self.table.inference(), self.rounds, Path(folder))
+        (ms,) = network_ms(self.recipe.task, [config], self.inference, self.rounds)
         return round(ms, 4)
 
     def note(self, config: Scaling, accuracy: float | None = None, measured_ms: float | None = None) -> Candidate:
         """Log a network, with its reward where its accuracy is known; measured now unless that is given."""
-        predicted = round(self.table.predict_ms(config), 4) if self.table.covers(config) else None
+        covered = self.table is not None and self.table.covers(config)
+        predicted = round(self.table.predict_ms(config), 4) if covered else None
         measured = self.measured_ms(config) if measured_ms is None else measured_ms
         found = Candidate(not_default(config), predicted, measured)
         if accuracy is not None:
@@ -116,20 +121,44 @@ class Judge:
             lines.write(json.dumps(dataclasses.asdict(found)) + "\n")
         return found
 
-    def train(self, config: Scaling) -> float:
-        """Accuracy after a short training; that of a network in the log is known already."""
+    def train(self, config: Scaling, init: str = "") -> float:
+        """Accuracy after a short training, unless the log knows it already. ``init``: as Trainer.resume."""
         known = [c.accuracy for c in self.history() if c.accuracy is not None and self.config(c) == config]
         if known:
             return known[0]
-        name = hashlib.sha256(json.dumps(not_default(config), sort_keys=True).encode()).hexdigest()[:12]
-        torch.manual_seed(self.recipe.seed)
-        return self.run_training(Trainer(self.recipe, self.task(config), self.run / name))
+        return self.run_training(self._trainer(config), init)
 
-    def run_training(self, trainer: Trainer) -> float:
+    def run_training(self, trainer: Trainer, init: str = "") -> float:
         """Accuracy at the end of a training, which goes on from its checkpoint."""
-        print(trainer.resume(""), flush=True)
+        print(trainer.resume(init), flush=True)
         report = trainer.train(self.workers) or trainer.validate()
         return trainer.task.accuracy(report)
+
+    def start(self, init: str) -> Candidate:
+        """The recipe's network with the weights of ``init``, as they are, measured and logged."""
+        trainer = self._trainer(self.base)
+        print(trainer.resume(init), flush=True)
+        trainer.save()
+        return self.note(self.base, trainer.task.accuracy(trainer.validate()))
+
+    def train_on(self, network: nn.Module, measured_ms: float) -> Candidate:
+        """A network that has weights, trained a little more and logged; one in the log is known already."""
+        for known in self.history():
+            if self.config(known) == network.config:
+                return known
+        folder = self.checkpoint(network.config).parent
+        folder.mkdir(exist_ok=True)
+        torch.save({"average": network.state_dict()}, folder / "start.pt")
+        return self.note(network.config, self.train(network.config, str(folder / "start.pt")), measured_ms)
+
+    def checkpoint(self, config: Scaling) -> Path:
+        """Where the training of a network keeps its weights."""
+        name = hashlib.sha256(json.dumps(not_default(config), sort_keys=True).encode()).hexdigest()[:12]
+        return self.run / name / "checkpoint.pt"
+
+    def _trainer(self, config: Scaling) -> Trainer:
+        torch.manual_seed(self.recipe.seed)
+        return Trainer(self.recipe, self.task(config), self.checkpoint(config).parent)
 
     def task(self, config: Scaling) -> tasks.KeyNetTask | tasks.DetNetTask:
         """Data and losses for a network; images are loaded once for all that take the same size."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -27,8 +28,10 @@ from hand_tracking_ros.training.export import OPSET, example_of, export
 from hand_tracking_ros.training.networks import NETWORKS, input_hw, runtime_of
 from hand_tracking_ros.training.networks.scaling import Scaling
 from hand_tracking_ros.training.networks.zoo import block, finalise, set_progress
+from hand_tracking_ros.training.quantise import quantise
 from hand_tracking_ros.training.search.places import Place
 
+CALIBRATED = 4  # random images that give an int8 network its ranges, which cost no time
 Run = Callable[[], object]
 KEY = TypeVar("KEY")
 UNTRAINED = {
@@ -155,14 +158,19 @@ def _export(module: nn.Module, feeds: Mapping[str, Tensor], folder: Path, name: 
 
 def loaded(manifest: ModelManifest, inference: InferenceConfig) -> Run:
     """One image through a model. Raises BackendError where the backend cannot run."""
-    rng = np.random.default_rng(0)
+    feeds = _random_image(manifest, np.random.default_rng(0))
+    backend = create_backend(manifest, inference, 1)
+    return lambda: backend.run(feeds)
+
+
+def _random_image(manifest: ModelManifest, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """What a model takes, a batch of one."""
     feeds = {}
     for name, spec in manifest.inputs.items():
         shape = [1 if isinstance(size, str) else size for size in spec.shape]
         values = rng.integers(0, 256, shape) if spec.dtype == "uint8" else rng.standard_normal(shape)
         feeds[name] = values.astype(spec.dtype)
-    backend = create_backend(manifest, inference, 1)
-    return lambda: backend.run(feeds)
+    return feeds
 
 
 def median_ms(runs: Mapping[KEY, Run], rounds: int, backend: str) -> dict[KEY, float]:
@@ -183,14 +191,19 @@ def clock_of(backend: str) -> tuple[str, Callable[[], float]]:
     return ("elapsed", time.perf_counter) if backend in ON_GPU else ("cpu", time.process_time)
 
 
-def network_ms(
-    task: str, configs: Iterable[Scaling], inference: InferenceConfig, rounds: int, folder: Path
-) -> list[float]:
+def network_run(task: str, config: Scaling, inference: InferenceConfig) -> Run:
+    """One image through a whole network with random weights, which cost what trained ones cost; in int8, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = export_network(task, settled_network(task, config), Path(folder), "network")
+        if inference.precision == "int8":
+            rng = np.random.default_rng(0)
+            manifest = quantise(manifest, [_random_image(manifest, rng) for _ in range(CALIBRATED)])
+        return loaded(manifest, inference)
+
+
+def network_ms(task: str, configs: Iterable[Scaling], inference: InferenceConfig, rounds: int) -> list[float]:
     """Median milliseconds of whole networks, measured together."""
-    runs = {}
-    for index, config in enumerate(configs):
-        manifest = export_network(task, settled_network(task, config), folder, f"network_{index}")
-        runs[index] = loaded(manifest, inference)
+    runs = {index: network_run(task, config, inference) for index, config in enumerate(configs)}
     return list(median_ms(runs, rounds, inference.backend).values())
 
 

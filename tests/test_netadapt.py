@@ -1,0 +1,160 @@
+"""NetAdapt: what it takes from a network, how much at a time, and where it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the 'train' extra: pip install '.[train]'")
+pytest.importorskip("onnx", reason="export needs the 'train' extra: pip install '.[train]'")
+
+# ruff: noqa: E402
+import tiny_training
+
+from hand_tracking_ros.cli import main
+from hand_tracking_ros.config import InferenceConfig
+from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.training.networks import NETWORKS, input_hw
+from hand_tracking_ros.training.networks.blocks import Residual
+from hand_tracking_ros.training.networks.detnet import DetNetConfig
+from hand_tracking_ros.training.networks.keynet import KeyNetConfig
+from hand_tracking_ros.training.recipe import load_recipe, save_recipe
+from hand_tracking_ros.training.search import netadapt
+from hand_tracking_ros.training.search.judge import Judge
+from hand_tracking_ros.training.search.measure import network_run
+from hand_tracking_ros.training.search.netadapt import NetAdapt, coarser, without
+from hand_tracking_ros.training.search.places import names
+from hand_tracking_ros.training.search.reward import Reward
+from hand_tracking_ros.training.slimming import inner_norms
+from hand_tracking_ros.training.weights import load_checkpoint
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+INT8 = InferenceConfig(backend="onnxruntime", precision="int8")
+SMALL = {"width": 0.5, "resolution": 0.5, "depth": 0.4}  # one block after that which strides, at strides 8 and 16
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_training.pictures(tmp_path_factory.mktemp("data") / "own")
+
+
+def network_of(task="keynet", **changes) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = (KeyNetConfig if task == "keynet" else DetNetConfig)(**changes)
+    return NETWORKS[task](config).eval()
+
+
+def judge_of(folder, run, target_ms: float, **changes) -> Judge:
+    recipe, data = tiny_training.recipe(folder, **{"network": SMALL, **changes})
+    return Judge(recipe, data, INT8, Reward(target_ms), run, workers=0, rounds=5)
+
+
+@pytest.mark.parametrize(
+    ("task", "before", "after"), [("keynet", (96, 96), (80, 80)), ("detnet", (240, 320), (224, 304))]
+)
+def test_a_coarser_network_sees_16_px_less_with_the_same_weights(task, before, after):
+    network = network_of(task)
+    smaller = coarser(network)
+    assert (input_hw(network), input_hw(smaller)) == (before, after)
+    for (name, own), theirs in zip(network.state_dict().items(), smaller.state_dict().values()):
+        assert torch.equal(own, theirs) or own.ndim == 2, name  # what sees the whole map is resampled
+    assert coarser(network_of(task, resolution=32 / min(before))) is None
+
+
+def test_the_block_that_adds_least_goes_first_and_one_that_adds_nothing_is_not_missed():
+    network = network_of(temporal=True, verdict=8)
+    idle = [layer for layer in network.places() if isinstance(layer, Residual)][3]
+    torch.nn.init.zeros_(idle.body[1][1].weight)
+    place = network.places().index(idle)
+    assert netadapt._by_weight(network)[0] == place
+    smaller = without(network, [place]).eval()
+    assert [i for i, name in enumerate(names(smaller.config)) if name == "fbnet_skip"] == [place]
+    crop, prior = torch.randn(2, 1, 96, 96), torch.rand(2, 21, 24, 24)
+    with torch.no_grad():
+        for own, theirs in zip(network(crop, prior), smaller(crop, prior)):
+            torch.testing.assert_close(own, theirs)
+    first, *others = netadapt._shallower(network)
+    assert names(first().config) == names(smaller.config)
+    assert names(others[-1]().config).count("fbnet_skip") == 8  # those that change the shape stay
+
+
+def test_as_little_goes_as_meets_the_step():
+    network = network_of(width=0.5)
+    for norm in inner_norms(network):
+        torch.nn.init.uniform_(norm.weight)
+    asked = []
+
+    def clock(config):
+        """As if only channels inside of blocks took time."""
+        asked.append(config)
+        return sum(int(name.partition(":")[2] or 64) for name in names(config) if name != "conv") / 100
+
+    networks = netadapt._narrower(network)
+    times = [clock(one().config) for one in networks]
+    assert times == sorted(times, reverse=True)
+    asked.clear()
+    found = netadapt._least(networks, 5, clock)
+    assert clock(found.config) == max(ms for ms in times if ms <= 5) and len(asked) <= 6
+    assert netadapt._least(networks, 0.01, clock) is None and netadapt._least([], 1.0, clock) is None
+
+
+def test_it_ends_at_the_first_network_that_meets_the_target_and_goes_on(folder, tmp_path):
+    start = tmp_path / "start.pt"
+    network = network_of(**SMALL)
+    torch.save({"average": network.state_dict(), "config": dataclasses.asdict(network.config)}, start)
+    first_ms = judge_of(folder, tmp_path / "probe", 1.0).measured_ms(network.config)
+    judge = judge_of(folder, tmp_path / "run", 0.7 * first_ms)
+    found = NetAdapt(str(start)).search(judge)
+    tried = judge.history()
+    assert tried[0].network == SMALL and found in tried[1:] and found.measured_ms <= judge.reward.target_ms
+    assert all(c.predicted_ms is None and 0 <= c.accuracy <= 1 for c in tried)
+    base = load_checkpoint("keynet", judge.checkpoint(judge.base))
+    assert all(torch.equal(a, b) for a, b in zip(base.state_dict().values(), network.state_dict().values()))
+    for candidate in tried[1:]:  # all of them go on from weights that there were
+        config = judge.config(candidate)
+        given = torch.load(judge.checkpoint(config).parent / "start.pt")["average"]
+        kept = [
+            key for key, value in given.items() if any(torch.equal(value, w) for w in network.state_dict().values())
+        ]
+        assert len(kept) > len(given) / 2 or candidate is not tried[1]
+    again = judge_of(folder, tmp_path / "run", 0.7 * first_ms)
+    assert NetAdapt(str(start)).search(again) == found and again.history() == tried
+    with pytest.raises(ConfigError, match="nothing is left to take away at .* start from a faster network"):
+        NetAdapt(str(start)).search(judge_of(folder, tmp_path / "out", 1e-6, samples=4))
+
+
+def test_int8_networks_are_measured_as_such():
+    """The int8 graph that is run answers what it answers, and takes KeyNet-F's inputs."""
+    config = KeyNetConfig(**SMALL, temporal=True)
+    answer = network_run("keynet", config, INT8)()
+    assert answer["keypoints"].shape == (1, 21, 2)
+    torch.manual_seed(1)
+    exact = network_run("keynet", config, dataclasses.replace(INT8, precision="fp32"))
+    torch.manual_seed(1)
+    rounded = network_run("keynet", config, INT8)
+    gap = abs(exact()["depth"] - rounded()["depth"]).max()
+    assert 0 < gap < 1  # the same network, rounded
+
+
+def test_the_command_writes_a_recipe_and_says_how_to_go_on(folder, tmp_path, capsys):
+    recipe, _ = tiny_training.recipe(folder, network=SMALL)
+    start, config, found = tmp_path / "start.pt", tmp_path / "start.yaml", tmp_path / "found.yaml"
+    torch.save({"average": network_of(**SMALL).state_dict()}, start)
+    save_recipe(recipe, config, "tiny")
+    options = f"--method netadapt --precision int8 --target-ms 1000 --rounds 2 --config {config} --output {found}"
+    options = f"{options} --data {folder.parent} --run {tmp_path / 'run'} --init {start}"
+    words = f"-m hand_tracking_ros.cli search keynet {options}"
+    done = subprocess.run([sys.executable, *words.split()], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert load_recipe(found).network == SMALL  # that meets the target as it is
+    command = done.stdout.splitlines()[-1].removeprefix("train it: hand-tracking ")
+    options = f"{command} --data {folder.parent} --run {tmp_path / 'trained'} --workers 0"
+    assert main(options.split()) == 0 and "took" in capsys.readouterr().out
+    assert main(f"search keynet --method netadapt --target-ms 1 --run {tmp_path} --output {found}".split()) == 2
+    assert "--init must be given" in capsys.readouterr().err
+    assert main(f"search keynet --measure --precision int8 --output {found}".split()) == 2
+    assert "no ranges to quantise it with" in capsys.readouterr().err
