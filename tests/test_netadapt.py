@@ -62,7 +62,8 @@ def test_a_coarser_network_sees_16_px_less_with_the_same_weights(task, before, a
     assert (input_hw(network), input_hw(smaller)) == (before, after)
     for (name, own), theirs in zip(network.state_dict().items(), smaller.state_dict().values()):
         assert torch.equal(own, theirs) or own.ndim == 2, name  # what sees the whole map is resampled
-    assert coarser(network_of(task, resolution=32 / min(before))) is None
+    assert coarser(network_of(task, resolution=16 / min(before))) is None
+    assert input_hw(coarser(network, 48))[0] == before[0] - 48
 
 
 def test_the_block_that_adds_least_goes_first_and_one_that_adds_nothing_is_not_missed():
@@ -156,5 +157,7 @@ def test_the_command_writes_a_recipe_and_says_how_to_go_on(folder, tmp_path, cap
     assert main(options.split()) == 0 and "took" in capsys.readouterr().out
     assert main(f"search keynet --method netadapt --target-ms 1 --run {tmp_path} --output {found}".split()) == 2
     assert "--init must be given" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="a multiple of 16 px, got 24"):
+        NetAdapt("keynet", 24)
     assert main(f"search keynet --measure --precision int8 --output {found}".split()) == 2
     assert "no ranges to quantise it with" in capsys.readouterr().err

@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     searching.add_argument("--sample", type=int, default=4, help="evolution: of these, the best is mutated")
     searching.add_argument("--depths", type=float, nargs="+", default=[], help="evolution: multipliers to choose from")
     searching.add_argument("--init", help="netadapt: the trained network to start from: checkpoint .pt, or a model")
+    searching.add_argument(
+        "--step-px", type=int, default=16, help="netadapt: a step is that to images smaller by so much"
+    )
     searching.add_argument("--form", choices=FORMS, default="product", help="fbnet: how latency enters the loss")
     searching.add_argument("--latency-weight", type=float, default=0.2, help="fbnet: with --form sum")
     add_recipe_arguments(parser)
@@ -129,7 +132,7 @@ def searcher_of(args: argparse.Namespace) -> Searcher:
     if args.method == "compound":
         return Compound()
     if args.method == "netadapt":
-        return NetAdapt(args.init)
+        return NetAdapt(args.init, args.step_px)
     return Evolution(args.population, args.sample, args.candidates, tuple(args.depths))
 
 

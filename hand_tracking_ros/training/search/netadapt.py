@@ -32,9 +32,16 @@ SKIP = "fbnet_skip"  # what is left of a block that goes
 @dataclass(frozen=True)
 class NetAdapt:
     """Starts from the network of ``init`` (a checkpoint, or a model's name) and ends with the first one that meets the
-    target. A step is as large as that to the next smaller image, unless the target is nearer."""
+    target. A step is as large as that to an image whose shorter side has ``step_px`` less, unless the target is nearer.
+    """
 
     init: str
+    step_px: int = PIXEL_MULTIPLE
+
+    def __post_init__(self):
+        """Raises ConfigError for steps that images cannot make."""
+        if self.step_px < PIXEL_MULTIPLE or self.step_px % PIXEL_MULTIPLE:
+            raise ConfigError(f"a step must be a multiple of {PIXEL_MULTIPLE} px, got {self.step_px}")
 
     def search(self, judge: Judge) -> Candidate:
         """The network that meets the target. Raises ConfigError when nothing is left to take away."""
@@ -47,7 +54,7 @@ class NetAdapt:
 
     def _step(self, judge: Judge, parent: Candidate, clock: _Clock) -> Candidate:
         network = load_checkpoint(judge.recipe.task, judge.checkpoint(judge.config(parent)))
-        small = coarser(network)
+        small = coarser(network, self.step_px)
         most_ms = judge.reward.target_ms if small is None else max(judge.reward.target_ms, clock(small.config))
         proposals = [_least(many, most_ms, clock) for many in (_narrower(network), _shallower(network))]
         proposals = [proposal for proposal in (*proposals, small) if proposal is not None]
@@ -97,13 +104,13 @@ def _least(networks: list[Callable[[], nn.Module]], most_ms: float, clock: _Cloc
     return found.get(high)
 
 
-def coarser(network: nn.Module) -> nn.Module | None:
-    """The network for images whose shorter side has 16 px less, with its weights; None when that were none."""
-    config, side = network.config, min(input_hw(network))
-    if side <= 2 * PIXEL_MULTIPLE:
+def coarser(network: nn.Module, less_px: int = PIXEL_MULTIPLE) -> nn.Module | None:
+    """The network for images whose shorter side has so much less, with its weights; None when that were no image."""
+    config, side = network.config, min(input_hw(network)) - less_px
+    if side < PIXEL_MULTIPLE:
         return None
     full = config.full_size if isinstance(config.full_size, int) else min(config.full_size)
-    smaller = type(network)(dataclasses.replace(config, resolution=round((side - PIXEL_MULTIPLE) / full, 4)))
+    smaller = type(network)(dataclasses.replace(config, resolution=round(side / full, 4)))
     initialise(smaller, network.state_dict())
     return smaller
 
