@@ -19,6 +19,7 @@ from hand_tracking_ros.errors import ModelError
 from hand_tracking_ros.paths import models_directory
 
 TASKS = ("detect", "keypoints")
+SIZES = ("base", "small", "nano")  # a name ends with _small or _nano, that of the base with neither
 DTYPES = ("uint8", "int32", "int64", "float16", "float32")
 REPAIR = (
     "fetch the model files again ('git lfs pull' or a new checkout, then reinstall the package) "
@@ -58,16 +59,24 @@ class ModelManifest:
     accuracy: Mapping[str, Any]
     path: Path
 
+    @property
+    def size(self) -> str:
+        """One of SIZES, by the end of the name."""
+        end = self.path.stem.rpartition("_")[2]
+        return end if end in SIZES[1:] else SIZES[0]
+
     def quantised(self) -> ModelManifest | None:
         """The int8 version of this model, ``<name>_int8.yaml`` beside it; None when there is none."""
-        return self._beside("int8")
+        return self._beside(f"{self.path.stem}_int8")
 
     def smaller(self) -> ModelManifest | None:
-        """The faster, less accurate version of this model, ``<name>_small.yaml`` beside it; None when there is none."""
-        return self._beside("small")
+        """The faster, less accurate version of this model beside it, ``<name>_small.yaml``, and of that one
+        ``<name>_nano.yaml``; None when there is none."""
+        sizes = SIZES[SIZES.index(self.size) + 1 :]
+        return self._beside(f"{self.path.stem.removesuffix(f'_{self.size}')}_{sizes[0]}") if sizes else None
 
-    def _beside(self, suffix: str) -> ModelManifest | None:
-        path = self.path.with_name(f"{self.path.stem}_{suffix}.yaml")
+    def _beside(self, stem: str) -> ModelManifest | None:
+        path = self.path.with_name(f"{stem}.yaml")
         return load_manifest(path) if path.is_file() else None
 
     def verify(self) -> None:

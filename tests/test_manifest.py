@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,20 @@ def test_cards_say_what_the_shipped_manifests_say(name):
     manifest = yaml.safe_load((models_directory() / f"{name}.yaml").read_text())
     assert {"training", "accuracy", "licence"} <= set(card)
     assert card == {key: manifest[key] for key in card}
+
+
+def test_every_size_knows_the_next_smaller_one(tmp_path):
+    text = (models_directory() / "keynet.yaml").read_text()
+    for name in ("mine_f", "mine_f_small", "mine_f_nano", "mine_int8"):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("name: keynet\n", f"name: {name}\n"))
+    shutil.copy(models_directory() / "keynet.onnx", tmp_path)
+    found = load_manifest(tmp_path / "mine_f.yaml")
+    assert (found.size, found.smaller().name, found.smaller().size) == ("base", "mine_f_small", "small")
+    nano = found.smaller().smaller()
+    assert (nano.name, nano.size, nano.smaller()) == ("mine_f_nano", "nano", None)
+    (tmp_path / "mine_f_nano.yaml").unlink()
+    assert found.smaller().smaller() is None
+    assert load_manifest(tmp_path / "mine_int8.yaml").size == "base"
 
 
 @pytest.mark.parametrize("name", [name + end for name in ("detnet", "keynet") for end in ("", "_int8")])

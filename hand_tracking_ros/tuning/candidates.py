@@ -13,7 +13,6 @@ from hand_tracking_ros.machine import usable_cores
 from hand_tracking_ros.manifest import ModelManifest, list_manifests, load_manifest
 
 MOST_THREADS = 8  # networks this small gain nothing from more
-SMALL = "_small"  # ends the names of the smaller networks (ModelManifest.smaller), which go together
 
 
 class Candidate(NamedTuple):
@@ -68,14 +67,14 @@ def list_candidates(
     """Everything to measure; ``directory``: another folder of manifests than the installed models/; ``licence``: of the
     weights of both networks, None: any. Raises ModelError.
 
-    int8 is tried where both networks come in int8; a small network goes with a small one.
+    int8 is tried where both networks come in int8; networks of one size go together.
     """
     pairs = itertools.product(networks("detect", directory), networks("keypoints", directory))
     found = []
     for (detector, detector_model), (keypoints, keypoints_model) in pairs:
         if licence is not None and {detector_model.licence, keypoints_model.licence} != {licence}:
             continue
-        if detector_model.name.endswith(SMALL) != keypoints_model.name.endswith(SMALL):
+        if detector_model.size != keypoints_model.size:
             continue
         in_int8 = bool(detector_model.quantised() and keypoints_model.quantised())
         for backend in backends:
