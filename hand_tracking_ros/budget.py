@@ -45,14 +45,14 @@ class BudgetConfig(Config):
     detect_interval_s: float = param(0.6, "Least time between detections once some are given up", low=0.0, high=10.0)
     detector_model: str = param(
         "auto",
-        "Smaller DetNet to change to: a name in models/ or a manifest .yaml; auto: detector.model's _small one, "
-        "if any; empty: none",
+        "Smaller DetNet to change to: a name in models/ or a manifest .yaml; auto: the next size of "
+        "detector.model (its _small, of that its _nano), if any; empty: none",
         read_only=True,
     )
     keypoints_model: str = param(
         "auto",
-        "Smaller KeyNet to change to: a name in models/ or a manifest .yaml; auto: keypoints.model's _small one, "
-        "if any; empty: none",
+        "Smaller KeyNet to change to: a name in models/ or a manifest .yaml; auto: the next size of "
+        "keypoints.model (its _small, of that its _nano), if any; empty: none",
         read_only=True,
     )
 
