@@ -51,8 +51,7 @@ class CameraLags:
     def seconds(self, stamp_s: float) -> np.ndarray:
         """(cameras,) as of the last half second; NaN where nothing has been known lately, as of the first."""
         if not 0 <= stamp_s - self._learned_s < LEARNED_EVERY_S:
-            lately = 0 <= stamp_s - self._taken_s < MEMORY_S
-            self._known = np.array([lag.seconds() if lately else np.nan for lag in self._lags])
+            self._known = np.array([lag.seconds(stamp_s) for lag in self._lags])
             self._learned_s = stamp_s
         return self._known
 
@@ -71,15 +70,19 @@ class CameraLag:
         while self._samples[0][0] < stamp_s - MEMORY_S:
             self._samples.popleft()
 
-    def seconds(self) -> float:
+    def seconds(self, stamp_s: float) -> float:
         """The lag in s, above 0 where images are older than stated; NaN as long as motion does not tell it.
 
-        A line through the samples, those far off counted less (Huber, by iterated weighting).
+        A line through the samples of the last seconds, those far off counted less (Huber, by iterated weighting).
         """
-        if len(self._samples) < 10:
+        samples = [sample for sample in self._samples if 0 <= stamp_s - sample[0] <= MEMORY_S]
+        if len(samples) < 10:
             return np.nan
-        stamps_s, angles, rates = np.array(self._samples).T
-        seen_s = min(len(stamps_s) * float(np.median(np.diff(stamps_s))), stamps_s[-1] - stamps_s[0])
+        stamps_s, angles, rates = np.array(samples).T
+        times_s = np.unique(stamps_s)  # two hands are seen at one time
+        if len(times_s) < 2:
+            return np.nan
+        seen_s = min(len(times_s) * float(np.median(np.diff(times_s))), times_s[-1] - times_s[0])
         if seen_s < LEAST_S:
             return np.nan
         weights = np.ones(len(angles))

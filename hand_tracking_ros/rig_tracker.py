@@ -1,7 +1,8 @@
 """RigTracker: hands seen by several calibrated cameras, as one hand each, in the rig's frame.
 
 Every camera has its own tracks (tracks.py); a hand that is posed is looked for in all cameras by projection, so DetNet
-runs on one camera at a time, and only while a wanted hand is missing (MEgATrack, Han et al. 2020, section 3).
+runs on one camera at a time, and only while a wanted hand is missing (MEgATrack, Han et al. 2020, section 3), or at
+most twice a second in a camera that does not see a hand of the others.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MEET_SHARE = 0.25  # of the palm: rays of two cameras that pass this close, in t
 OTHER_SIZE = 1.5  # a palm that is larger or smaller by this factor than what is known of it is none
 FAR_SHARE = 0.7  # of the palm: a view further from the fit than this, for as long as
 FAR_FRAMES = 4  # this, shows something else
-OVERLOOKED_S = 0.5  # a camera that misses a hand of others for this long, where it should be, looks elsewhere
+OVERLOOKED_S = 0.5  # a camera that misses a hand of others for this long looks for it with DetNet
 
 
 @dataclass
@@ -133,7 +134,7 @@ class RigTracker:
             self._turn = (self._turn + 1) % len(frames)
         found = self._look_all(frames)
         self._turn = (self._turn + 1) % len(frames)
-        self._bind(found, stamp_s)
+        self._bind(found, frames, stamp_s)
         keypoints, views, others = [], {}, {}
         for hand_id in self._hands:
             seen = self._seen(hand_id, found)
@@ -191,12 +192,14 @@ class RigTracker:
         return missed
 
     def _overlooks(self, index: int, missed: Sequence[int], stamp_s: float) -> bool:
-        """Whether hands have been ``missed`` for some time, though looked for where they should be: the camera looks
-        elsewhere, once, when it is its turn. The others may be wrong about the distance, and a rig about its cameras.
+        """Whether hands have been ``missed`` for some time: the camera looks for them with DetNet, once, when it is its
+        turn, instead of where they should be. The others may be wrong about the distance, and a rig about its cameras.
         """
-        if not missed or np.isnan(self._missed_s[index]):
+        if not missed or not stamp_s >= self._missed_s[index]:  # NaN: from now on
             self._missed_s[index] = stamp_s if missed else np.nan
         if index != self._turn or not stamp_s - self._missed_s[index] >= OVERLOOKED_S:
+            return False
+        if not self._tracks[index].wants_detection(stamp_s):  # as soon as it may
             return False
         self._missed_s[index] = stamp_s
         return True
@@ -235,7 +238,7 @@ class RigTracker:
         points = self._optical.cameras[index].project(pose.points())
         return points if np.isfinite(points).all() else None
 
-    def _bind(self, found: Sequence[Sequence[HandKeypoints]], stamp_s: float) -> None:
+    def _bind(self, found: Sequence[Sequence[HandKeypoints]], frames: Sequence[Frame | None], stamp_s: float) -> None:
         """Give every new track to the hand that it shows, or make it a new hand. Two that prove one become one."""
         for index, hands in enumerate(found):
             for new in hands:
@@ -251,13 +254,16 @@ class RigTracker:
                         tracks = {camera: k.id for i in (kept, lost) for camera, k in self._seen(i, found).items()}
                         self._hands[kept].tracks = tracks
                         del self._hands[lost]
-        self._drop_strays(found, stamp_s)
+        self._drop_strays(found, frames, stamp_s)
 
-    def _drop_strays(self, found: Sequence[Sequence[HandKeypoints]], stamp_s: float) -> None:
+    def _drop_strays(
+        self, found: Sequence[Sequence[HandKeypoints]], frames: Sequence[Frame | None], stamp_s: float
+    ) -> None:
         """Give up tracks that have not been of any hand for some time: they take the place of one."""
         owned = {track for hand in self._hands.values() for track in hand.tracks.items()}
         loose = {(index, seen.id) for index, hands in enumerate(found) for seen in hands} - owned
-        self._strays = {track: self._strays.get(track, stamp_s) for track in loose}
+        unseen = {track: since_s for track, since_s in self._strays.items() if frames[track[0]] is None}
+        self._strays = unseen | {track: min(self._strays.get(track, stamp_s), stamp_s) for track in loose}
         for (index, track), since_s in self._strays.items():
             if stamp_s - since_s >= OVERLOOKED_S:
                 self._tracks[index].drop(track)
@@ -397,12 +403,13 @@ class RigTracker:
         gaps: dict[int, list[float]] = {}
         for hand_id, own in views.items():
             fit, hand, compared = self.filter.fit(hand_id), self._hands[hand_id], {**own, **others[hand_id]}
-            if fit is None or len(compared) < 2:
+            if fit is None or len(compared) < 2 or len(fit.errors_px) != len(own):  # a fit of before
                 continue
             points_m = fit.pose.points()
             for index, view in compared.items():
                 share = self._gap(index, view.keypoints_px, points_m)
-                gaps.setdefault(index, []).append(share)
+                if np.isfinite(share):
+                    gaps.setdefault(index, []).append(share)
                 hand.far[index] = hand.far.get(index, 0) + 1 if share > FAR_SHARE else 0
             for index in [i for i, count in hand.far.items() if count >= FAR_FRAMES]:
                 self._tracks[index].drop(hand.tracks.pop(index, -1))

@@ -70,7 +70,7 @@ class RigWatch:
 
     def problems(self, now_s: float, size: HandSize) -> dict[str, str]:
         """What is wrong at the moment, by camera; ``size`` is the one that the cameras find."""
-        found = {}
+        found, (late, beside) = {}, self._late_ms()
         for i, (name, stream) in enumerate(zip(self._names, self._groups.streams, strict=True)):
             if self._groups.is_silent(i, now_s):
                 found[name] = f"no image for {now_s - stream.last_at_s:.1f} s; the other cameras go on without it"
@@ -79,14 +79,23 @@ class RigWatch:
                     f"its images are {stream.lag_s:.2f} s older than those of other cameras when they arrive, and are "
                     "not used: synchronise the clocks of the cameras, or find out what delays this one"
                 )
-            elif self._late_s[i] > LASTING_S and np.isfinite(self._lags_s[i]):
-                lag_ms = 1e3 * float(self._lags_s[i])
+            elif late[i]:
+                how = f"{abs(late[i]):.0f} ms {'older' if late[i] > 0 else 'newer'}"
                 found[name] = (
-                    f"its images are {abs(lag_ms):.0f} ms {'older' if lag_ms > 0 else 'newer'} than their stamps say, "
-                    f"beside those of {self._names[0]}: let its driver stamp the exposure, or trigger both cameras"
+                    f"its images are {how} than their stamps say, beside those of {beside}: let its driver stamp the "
+                    "exposure, or trigger all cameras together"
                 )
         rig = self._rig_problem(size)
         return {**found, "rig": rig} if rig else found
+
+    def _late_ms(self) -> tuple[list[float], str]:
+        """By how much the images of each camera have for some time been older than their stamps say, 0: they have not;
+        and beside whose. Where all others differ from the first one alike, it is the first."""
+        known = np.where((self._late_s > LASTING_S) & np.isfinite(self._lags_s), 1e3 * self._lags_s, 0.0)
+        others = known[1:]
+        if len(others) > 1 and (others != 0).all() and np.ptp(others) < 1e3 * UNSYNCHRONISED_S:
+            return [-float(others.mean()), *[0.0] * len(others)], "the others"
+        return known.tolist(), self._names[0]
 
     def _rig_problem(self, size: HandSize) -> str:
         """What is wrong between the cameras; empty when nothing is."""

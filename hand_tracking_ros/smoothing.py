@@ -26,7 +26,7 @@ from hand_tracking_ros.types import Camera, Hand, HandKeypoints, Scale, Source
 UNITS = np.vstack([np.tile([1.0, 1.0, 4.0], (NUM_JOINTS, 1)), [[2.0, 1.0, 1.0]]])
 LEAST_PALM = 0.5  # of its length when last seen: what extrapolation leaves of a palm
 FLIP_LOG_ODDS = 1.0  # evidence against the published side that it takes to change it
-TWO_PEOPLE_S = 0.5  # how long two hands must have been weighed before they may be of one side
+TWO_PEOPLE_S = 0.5  # how long two hands must surely have been of one side before they may be
 
 
 @dataclass
@@ -70,6 +70,7 @@ class HandFilter:
         """Forget all hands. What was measured of their size stays."""
         self._hands: dict[int, _Smoothed] = {}
         self._stamp_s = -np.inf
+        self._alike: tuple[list[int], float] = [], -np.inf  # ids of hands surely of one side, and since when
         self._poser = HandPoser(self._pose, self.config, self._longest_gap_s, self.size)
 
     def forget_size(self) -> None:
@@ -153,10 +154,13 @@ class HandFilter:
         """Whether two hands have for some time been so surely of one side that they are two people's after all."""
         first, second = (smoothed.right_log_odds for smoothed in hands)
         already = hands[0].side == hands[1].side != Side.UNKNOWN
-        if not already and self._stamp_s - max(smoothed.started_s for smoothed in hands) < TWO_PEOPLE_S:
-            return False
         least = math.log((1 - SAME_SIDE) / SAME_SIDE) - (FLIP_LOG_ODDS if already else 0.0)
-        return first * second > 0 and min(abs(first), abs(second)) > least
+        if first * second < 0 or min(abs(first), abs(second)) <= least:
+            self._alike = [], -np.inf
+            return False
+        if self._alike[0] != sorted(self._hands):
+            self._alike = sorted(self._hands), self._stamp_s
+        return already or self._stamp_s - self._alike[1] >= TWO_PEOPLE_S
 
     def pose(self, hand_id: int, stamp_s: float | None) -> HandPose | None:
         """The filtered pose of a hand at ``stamp_s``, the future extrapolated (None: as of its last frame)."""

@@ -22,6 +22,7 @@ from hand_tracking_ros.backends import (
     PREFERENCE,
     available_backends,
     backend_status,
+    backends_for,
     choose_backend,
     create_backend,
     version_for,
@@ -345,3 +346,12 @@ def test_no_more_threads_than_cores_that_may_be_used(keynet, caplog):
 ])  # fmt: skip
 def test_which_version_of_a_model_runs(backend, precision, version):
     assert version_for(backend, load_manifest("keynet"), precision).name == version
+
+
+def test_backends_without_int8_are_passed_over_where_a_model_is_to_run_in_it():
+    keynet, quantised = load_manifest("keynet"), load_manifest("keynet_int8")
+    everything = ("onnxruntime", "onnxruntime_cuda")
+    assert backends_for(everything, keynet, "auto") == list(everything)
+    assert backends_for(everything, keynet, "int8") == backends_for(everything, quantised, "auto") == ["onnxruntime"]
+    with pytest.raises(BackendError, match="'keynet_int8' was asked for in int8, which onnxruntime_cuda cannot run"):
+        backends_for(["onnxruntime_cuda"], quantised, "auto")

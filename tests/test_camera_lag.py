@@ -30,7 +30,7 @@ def learned(lag_s: float, camera=PINHOLE, noise_px=0.0, turn=TURN, speed=1.0, se
         seen = [points + rng.normal(0, noise_px, 2) + rng.normal(0, noise_px, points.shape) for points in seen]
         now, then = hand_m(time_s, speed), hand_m(time_s - RATE_OVER_S, speed)
         lag.take(time_s, *crossing(first, second, *seen, now, then))
-    return lag.seconds()
+    return lag.seconds(seconds)
 
 
 @pytest.mark.parametrize("camera", [PINHOLE, FISHEYE], ids=["pinhole", "fisheye"])
@@ -52,7 +52,7 @@ def test_a_camera_that_is_turned_off_a_little_has_no_lag():
         angle, rate = crossing(first, stated, first.project(now), true.project(now), now, then)
         assert abs(angle) > 0.01
         lag.take(time_s, angle, rate)
-    assert abs(lag.seconds()) < 0.004
+    assert abs(lag.seconds(5.0)) < 0.004
 
 
 @pytest.mark.parametrize("case", [
@@ -69,9 +69,9 @@ def test_some_misread_hands_do_not_matter_and_a_recording_may_start_again():
     rates = np.sin(np.arange(150) / 5)
     for k, rate in enumerate(rates):
         lag.take(k / 30, 0.3 if k % 10 == 0 else -0.033 * rate, rate)
-    assert lag.seconds() == pytest.approx(0.033, abs=0.004)
+    assert lag.seconds(5.0) == pytest.approx(0.033, abs=0.004)
     lag.take(0.0, 0.0, 0.0)
-    assert np.isnan(lag.seconds())
+    assert np.isnan(lag.seconds(0.0))
 
 
 def test_what_is_long_ago_is_forgotten():
@@ -79,7 +79,32 @@ def test_what_is_long_ago_is_forgotten():
     for k in range(600):
         rate = np.sin(k / 5)
         lag.take(k / 30, -(0.05 if k < 300 else 0.01) * rate, rate)
-    assert lag.seconds() == pytest.approx(0.01, abs=0.001)
+    assert lag.seconds(20.0) == pytest.approx(0.01, abs=0.001)
+
+
+def test_two_hands_tell_as_much_as_one():
+    """They are seen at the same stamps."""
+    first = RigCamera("left", 640, 480, PINHOLE)
+    cameras, lags = [first, RigCamera("right", 640, 480, PINHOLE, TURN, TURN @ [-0.2, -0.02, 0.0])], CameraLags(2)
+    for time_s in np.arange(0.0, 5.0, 1 / 30):
+        if lags.are_due(time_s):
+            for ahead_s in (0.0, 0.7):  # the second hand is elsewhere on the circle
+                seen = dict(
+                    enumerate(c.project(hand_m(time_s + ahead_s - lag_s)) for c, lag_s in zip(cameras, (0, 0.05)))
+                )
+                now, then = hand_m(time_s + ahead_s), hand_m(time_s + ahead_s - RATE_OVER_S)
+                lags.take(time_s, cameras, seen, now, then)
+    assert lags.seconds(5.0)[1] == pytest.approx(0.05, abs=0.002)
+
+
+def test_a_camera_that_sees_no_hands_any_more_is_forgotten_though_others_go_on():
+    lags, waves = [CameraLag(), CameraLag()], np.sin(np.arange(900) / 5)
+    for k, rate in enumerate(waves):
+        for lag in lags if k < 150 else lags[:1]:
+            lag.take(k / 30, -0.05 * rate, rate)
+    assert lags[0].seconds(30.0) == pytest.approx(0.05, abs=0.001) and np.isnan(lags[1].seconds(30.0))
+    assert lags[1].seconds(6.0) == pytest.approx(0.05, abs=0.001)
+    assert np.isnan(lags[0].seconds(0.5))  # a recording that starts again
 
 
 def test_all_cameras_are_compared_with_the_first_and_forgotten_when_no_hand_comes():

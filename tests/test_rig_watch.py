@@ -20,7 +20,7 @@ def watch_of(groups: FrameGroups | None = None) -> RigWatch:
 
 def feed(watch: RigWatch, seconds: float, disagreement, apart=NEITHER, start_s=0.0, lags_s=UNKNOWN) -> None:
     for k in range(int(seconds * 30)):
-        noise = np.array([1e-6 * k, 0.0])  # what is compared anew changes a little
+        noise = 1e-6 * k * (np.arange(len(disagreement)) == 0)  # what is compared anew changes a little
         watch.step(np.asarray(disagreement) + noise, np.asarray(apart), np.asarray(lags_s), start_s + k / 30)
 
 
@@ -72,6 +72,18 @@ def test_stamps_that_lie_are_noticed_when_it_lasts(lag_s, words):
         assert watch.facts(0.0, 1.0)["right lag_ms"] == pytest.approx(1e3 * lag_s)
     feed(watch, 1.0, [0.06, 0.07], start_s=2.5)  # nothing moves: nothing is known
     assert watch.problems(0.0, HandSize()) == {}
+
+
+def test_where_all_others_seem_late_alike_it_is_the_first_camera():
+    for lags_s, named, words in (
+        ((np.nan, -0.04, -0.05), ["a"], "45 ms older than their stamps say, beside those of the others"),
+        ((np.nan, -0.04, 0.05), ["b", "c"], "50 ms older than their stamps say, beside those of a"),
+        ((np.nan, 0.0, 0.05), ["c"], "50 ms older than their stamps say, beside those of a"),
+    ):
+        watch = RigWatch(("a", "b", "c"), FrameGroups(3, 0.0, silent_s=1e9))
+        feed(watch, 2.5, [0.06] * 3, apart=[False] * 3, lags_s=lags_s)
+        problems = watch.problems(0.0, HandSize())
+        assert sorted(problems) == named and words in problems[named[-1]]
 
 
 def test_cameras_that_never_meet_are_named():

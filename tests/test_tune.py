@@ -82,6 +82,7 @@ def test_networks_of_one_licence_are_not_mixed_with_others():
     assert default == {
         *(("detnet", own) for own in ("keynet", "keynet_f")),
         *(("detnet_small", own) for own in ("keynet_small", "keynet_f_small")),
+        ("detnet_nano", "keynet_f_nano"),
     }
     assert list_candidates(["onnxruntime"], [1], licence="MIT") == []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -124,15 +124,29 @@ def create_backend(manifest: ModelManifest, inference: InferenceConfig, max_batc
     if inference.threads > cores:
         logger.info("inference.threads is %d, but this process may use %d cores only", inference.threads, cores)
         inference = replace(inference, threads=cores)
-    versions = [version_for(name, manifest, inference.precision) for name in choice.names]
+    names = backends_for(choice.names, manifest, inference.precision)
+    versions = [version_for(name, manifest, inference.precision) for name in names]
     for version in versions:
         version.verify()
-    for name, version in zip(choice.names[:-1], versions):
+    for name, version in zip(names[:-1], versions):
         try:
             return _create(name, version, inference, max_batch, choice.reason)
         except Exception as error:  # auto must survive whatever an optional runtime raises
             logger.warning("backend %s cannot run %s, trying the next: %s", name, version.name, error)
-    return _create(choice.names[-1], versions[-1], inference, max_batch, choice.reason)
+    return _create(names[-1], versions[-1], inference, max_batch, choice.reason)
+
+
+def backends_for(names: Sequence[str], manifest: ModelManifest, precision: str) -> list[str]:
+    """Of backends those that run int8, where the model is in it or is to be."""
+    if "int8" not in (manifest.precision, precision):
+        return list(names)
+    found = [name for name in names if "int8" in PRECISIONS[name]]
+    if not found:
+        raise BackendError(
+            f"model '{manifest.name}' was asked for in int8, which {' and '.join(names)} cannot run: take the model in "
+            "fp32 and set inference.precision to auto, or another inference.backend"
+        )
+    return found
 
 
 def check_precision(manifest: ModelManifest, inference: InferenceConfig) -> None:

@@ -44,13 +44,14 @@ class OnnxRuntimeBackend:
 
     name = NAME
     provider = "CPUExecutionProvider"
+    options: tuple[tuple[str, str], ...] = ()  # of the provider
 
     def __init__(self, manifest: ModelManifest, threads: int = 1, max_batch: int = 1) -> None:
         import onnxruntime
 
         try:
             self._session = onnxruntime.InferenceSession(
-                str(manifest.file), _session_options(threads), providers=[self.provider]
+                str(manifest.file), _session_options(threads), providers=[(self.provider, dict(self.options))]
             )
         except Exception as error:  # onnxruntime's own exception classes share no public base
             raise ModelError(

@@ -16,7 +16,8 @@ from hand_tracking_ros.manifest import ModelManifest
 NAME = "onnxruntime_cuda"
 PROVIDER = "CUDAExecutionProvider"
 HOW_TO_GET = (
-    "install it with 'pip install onnxruntime-gpu' in place of onnxruntime, and the NVIDIA driver, CUDA and cuDNN"
+    "install it with 'pip install onnxruntime-gpu' (1.18 or newer) in place of onnxruntime, and the NVIDIA driver, "
+    "CUDA and cuDNN"
 )
 
 
@@ -46,3 +47,4 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 
     name = NAME
     provider = PROVIDER
+    options = (("use_tf32", "0"),)  # fp32 is what it is called; ONNX Runtime 1.18 and newer know the option

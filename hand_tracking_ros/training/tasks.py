@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hand_tracking_ros.config import KeypointConfig
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.geometry import apply, box_around, crop_from_image, warp
 from hand_tracking_ros.skeleton import palm_length
 from hand_tracking_ros.training.crops import CropSampler, load_synthetic_crops, sampling_options
@@ -84,6 +85,8 @@ class KeyNetTask:
         backgrounds = _backgrounds(recipe, data)
         options = sampling_options(recipe.sampling)
         self.sampler = CropSampler(groups, backgrounds, negatives, self.config.size, mining=recipe.mining, **options)
+        if self.sampler.self_told and not self.config.temporal:
+            raise ConfigError("sampling: self_told is for KeyNet-F, which alone is told anything: add --temporal")
         self.checks = {
             name: fixed_crops([image for check in checks for image in data.load(check)], self.config.size)
             for name, checks in recipe.checks.items()

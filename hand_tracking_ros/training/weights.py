@@ -138,11 +138,13 @@ def measure_norms(network: nn.Module, run: Callable[[], object], batches: int = 
     weights from an ONNX file, whose norms are plain offsets, so that training can go on with norms that learn.
     """
     sums: dict[nn.BatchNorm2d, list[Tensor]] = {}
+    counts: dict[nn.BatchNorm2d, int] = {}
 
     def note(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         x = inputs[0].double()
         seen = [x.mean(dim=(0, 2, 3)), (x * x).mean(dim=(0, 2, 3))]
         sums[norm] = [a + b for a, b in zip(sums[norm], seen)] if norm in sums else seen
+        counts[norm] = counts.get(norm, 0) + 1  # a KeyNet-F that is told its own answers runs twice
 
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [norm.register_forward_pre_hook(note) for norm in norms]
@@ -156,8 +158,8 @@ def measure_norms(network: nn.Module, run: Callable[[], object], batches: int = 
         for hook in hooks:
             hook.remove()
     for norm, (total, squares) in sums.items():
-        mean = total / batches
-        variance = (squares / batches - mean**2).clamp(min=1e-6)
+        mean = total / counts[norm]
+        variance = (squares / counts[norm] - mean**2).clamp(min=1e-6)
         slope = norm.weight / (norm.running_var + norm.eps).sqrt()
         offset = norm.bias - norm.running_mean * slope
         norm.bias.copy_(offset + mean * slope)

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_argument("--widths", type=float, nargs="+", help="default: the recipe's")
     measuring.add_argument("--resolutions", type=float, nargs="+", help="default: the recipe's")
     searching = parser.add_argument_group("--method")
-    searching.add_argument("--target-ms", type=float, help="latency of the network, in the table's backend")
+    searching.add_argument("--target-ms", type=float, help="latency of the network, on the table's device or this one")
     searching.add_argument("--constraint", choices=CONSTRAINTS, default="soft", help="of the reward (MnasNet)")
     searching.add_argument("--candidates", type=int, default=64, help="evolution: networks in all")
     searching.add_argument("--population", type=int, default=16, help="evolution: the youngest networks, which breed")
@@ -142,8 +142,9 @@ def _search(args: argparse.Namespace) -> None:
     recipe, reward = recipe_of(args), Reward(args.target_ms, args.constraint)
     device = _device(args) if adapts else Table.load(args.table)
     judge = Judge(recipe, data_of(args), device, reward, args.folder, args.workers, args.rounds)
-    judge.begin(args.method)
-    found = searcher_of(args).search(judge)
+    searcher = searcher_of(args)
+    judge.begin(args.method, **(dataclasses.asdict(searcher) | dataclasses.asdict(device) if adapts else {}))
+    found = searcher.search(judge)
     whole = recipe_of(argparse.Namespace(**{**vars(args), "minutes": None, "samples": None}))  # the search had those
     comment = f"Found by {args.method} for {args.target_ms} ms: {json.dumps(dataclasses.asdict(found))}"
     save_recipe(dataclasses.replace(whole, network=dict(found.network)), args.output, comment)

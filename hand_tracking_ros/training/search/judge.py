@@ -75,12 +75,13 @@ class Judge:
         self._task = None
         run.mkdir(parents=True, exist_ok=True)
 
-    def begin(self, method: str) -> None:
-        """Claim the run for a method. Raises ConfigError when it holds a search of other settings."""
+    def begin(self, method: str, **options: object) -> None:
+        """Claim the run for a method with its options. Raises ConfigError when it holds a search of other settings."""
         settings = {
             "method": method,
             **dataclasses.asdict(self.reward),
             **{name: getattr(self.recipe, name) for name in ("task", "minutes", "samples", "batch", "seed")},
+            **options,
         }
         path = self.run / "search.json"
         if path.exists() and (old := json.loads(path.read_text())) != settings:
@@ -121,15 +122,15 @@ class Judge:
             lines.write(json.dumps(dataclasses.asdict(found)) + "\n")
         return found
 
-    def train(self, config: Scaling, init: str = "") -> float:
-        """Accuracy after a short training, unless the log knows it already. ``init``: as Trainer.resume."""
+    def train(self, config: Scaling) -> float:
+        """Accuracy after a short training from random weights; that of a network in the log is known already."""
         known = [c.accuracy for c in self.history() if c.accuracy is not None and self.config(c) == config]
         if known:
             return known[0]
-        return self.run_training(self._trainer(config), init)
+        return self.run_training(self._trainer(config))
 
     def run_training(self, trainer: Trainer, init: str = "") -> float:
-        """Accuracy at the end of a training, which goes on from its checkpoint."""
+        """Accuracy at the end of a training, which goes on from its checkpoint; ``init``: as Trainer.resume."""
         print(trainer.resume(init), flush=True)
         report = trainer.train(self.workers) or trainer.validate()
         return trainer.task.accuracy(report)
@@ -149,7 +150,8 @@ class Judge:
         folder = self.checkpoint(network.config).parent
         folder.mkdir(exist_ok=True)
         torch.save({"average": network.state_dict()}, folder / "start.pt")
-        return self.note(network.config, self.train(network.config, str(folder / "start.pt")), measured_ms)
+        accuracy = self.run_training(self._trainer(network.config), str(folder / "start.pt"))
+        return self.note(network.config, accuracy, measured_ms)
 
     def checkpoint(self, config: Scaling) -> Path:
         """Where the training of a network keeps its weights."""

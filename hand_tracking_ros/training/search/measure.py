@@ -1,7 +1,7 @@
 """Measured latency of networks and of parts of them, as exported graphs in a backend.
 
 A latency is the median over rounds. Each round runs everything once, after one run that is not timed, so that a busy
-moment of the machine hits all alike. It is CPU time for backends on the CPU, elapsed time for TensorRT.
+moment of the machine hits all alike. It is CPU time for backends on the CPU, elapsed time for those on a GPU.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from hand_tracking_ros.training.slimming import pruned
 from hand_tracking_ros.training.weights import initialise, load_checkpoint
 
 SHARES = tuple(k / 20 for k in range(1, 20))  # of the channels inside of blocks that may go in one step
+LEAST_STEP = 0.97  # of its parent's time is the most that a network may take
 SKIP = "fbnet_skip"  # what is left of a block that goes
 
 
@@ -55,9 +56,10 @@ class NetAdapt:
     def _step(self, judge: Judge, parent: Candidate, clock: _Clock) -> Candidate:
         network = load_checkpoint(judge.recipe.task, judge.checkpoint(judge.config(parent)))
         small = coarser(network, self.step_px)
-        most_ms = judge.reward.target_ms if small is None else max(judge.reward.target_ms, clock(small.config))
-        proposals = [_least(many, most_ms, clock) for many in (_narrower(network), _shallower(network))]
-        proposals = [proposal for proposal in (*proposals, small) if proposal is not None]
+        least_ms = 0.0 if small is None else clock(small.config)
+        most_ms = max(judge.reward.target_ms, min(least_ms, LEAST_STEP * parent.latency_ms))
+        steps = [_least(many, most_ms, clock) for many in (_narrower(network), _shallower(network))]
+        proposals = [new for new in (*steps, small) if new is not None and clock(new.config) <= most_ms]
         if not proposals:
             raise ConfigError(
                 f"nothing is left to take away at {parent.latency_ms} ms, the target is {judge.reward.target_ms} ms: "
