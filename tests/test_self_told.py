@@ -8,15 +8,18 @@ import tiny_training
 
 torch = pytest.importorskip("torch", reason="training needs torch (pip install '.[train]')")
 
+from hand_tracking_ros.errors import ConfigError  # noqa: E402
 from hand_tracking_ros.training.networks.blocks import normalised  # noqa: E402
 from hand_tracking_ros.training.networks.keynet import soft_argmax  # noqa: E402
 from hand_tracking_ros.training.priors import told_itself  # noqa: E402
 from hand_tracking_ros.training.tasks import KeyNetTask  # noqa: E402
+from hand_tracking_ros.training.weights import measure_norms  # noqa: E402
 
 
-def task_that_tells(tmp_path, share: float) -> KeyNetTask:
+def task_that_tells(tmp_path, share: float, temporal: bool = True) -> KeyNetTask:
+    tmp_path.mkdir(exist_ok=True)
     recipe, data = tiny_training.recipe(
-        tiny_training.pictures(tmp_path / "own"), network={"width": 0.25, "resolution": 0.5, "temporal": True},
+        tiny_training.pictures(tmp_path / "own"), network={"width": 0.25, "resolution": 0.5, "temporal": temporal},
         sampling={"self_told": share},
     )  # fmt: skip
     return KeyNetTask(recipe, data)
@@ -62,3 +65,20 @@ def test_an_answer_is_carried_along_with_what_flow_gets_wrong():
     assert (carried - answer).std() == pytest.approx(96 * np.hypot(0.02, 0.008), rel=0.1)
     assert (carried - carried.mean(dim=1, keepdim=True)).std() == pytest.approx(96 * 0.008, rel=0.1)
     assert (known[:100] == 1).all() and (known[100:] == scores[100:]).all()
+
+
+def test_norms_are_measured_though_the_network_runs_twice(tmp_path):
+    """The statistics are those of what the network sees, not their multiple."""
+    task, means = task_that_tells(tmp_path, 1.0), []
+    batch = task.batch(np.random.default_rng(0), 16)
+    for told in (0.0, 1.0):  # of all samples: the first layers see the same images twice
+        torch.manual_seed(0)
+        network, own = task.network(), {**batch, "self_told": torch.full((16,), told)}
+        measure_norms(network, lambda network=network, own=own: task.loss(network, own), batches=2)
+        means.append(next(m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)).running_mean)
+    np.testing.assert_allclose(means[0], means[1], rtol=1e-4, atol=1e-7)
+
+
+def test_who_is_told_nothing_cannot_be_told_its_own_answers(tmp_path):
+    with pytest.raises(ConfigError, match="self_told is for KeyNet-F.*add --temporal"):
+        task_that_tells(tmp_path, 0.3, temporal=False)
