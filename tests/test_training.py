@@ -597,7 +597,7 @@ def test_the_shipped_recipes_hold_their_checks_out():
                     assert held_out_percent == check.held_out_percent or set(without) == set(check.only)
 
 
-@pytest.mark.parametrize("wrong", [{"minutes": 0.0}, {"samples": -1}, {"batch": 0}])
+@pytest.mark.parametrize("wrong", [{"minutes": 0.0}, {"samples": -1}, {"batch": 0}, {"kept": 0.5}])
 def test_a_training_without_an_end_is_refused(wrong):
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} of a training must be"):
         dataclasses.replace(load_recipe("keynet"), **wrong)
@@ -630,6 +630,13 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path):
     reports = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [report["samples"] for report in reports[:-1]] == [8, 16, 24] and reports[-1]["samples"] > 24
     assert reports[-1]["kp"] < reports[0]["kp"]
+    state, shipped = torch.load(tmp_path / "run" / "checkpoint.pt"), KeyNet(KeyNetConfig(verdict=64))
+    start_from(shipped, "keynet")
+    for name, value in shipped.state_dict().items():  # half of what it learned is added, also after the interruption
+        torch.testing.assert_close(state["start"][name], value)
+        if value.dtype.is_floating_point:
+            torch.testing.assert_close(state["average"][name], (value + state["trained"][name]) / 2)
+    assert any((state["trained"][name] - value).abs().max() > 1e-3 for name, value in shipped.state_dict().items())
     wrong = train("detnet", "--images", str(tmp_path / "nowhere"), "--run", str(tmp_path / "r"))
     assert wrong.returncode == 2 and "nowhere does not exist" in wrong.stderr
 

@@ -36,6 +36,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolution", type=float, help="multiplies the input's size")
     parser.add_argument("--temporal", action="store_true", default=None, help="keynet: train KeyNet-F")
     parser.add_argument("--samples", type=int, help="train on so many, instead of the recipe's minutes")
+    parser.add_argument("--kept", type=float, help="share of the start in the weights that come out (--images: 0.5)")
     for name, kind in (("minutes", float), ("batch", int), ("learning_rate", float), ("seed", int), ("mining", float)):
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"instead of the recipe's {name}")
     parser.add_argument("--optimiser", choices=OPTIMISERS, help="instead of the recipe's optimiser")
@@ -57,7 +58,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     if not args.synthetic and not args.config:
         rest = tuple(source for source in recipe.sources if source.kind != "synthetic")
         recipe = dataclasses.replace(recipe, sources=rest)
-    names = ("minutes", "samples", "batch", "learning_rate", "seed", "mining", "optimiser")
+    names = ("minutes", "samples", "batch", "learning_rate", "seed", "mining", "kept", "optimiser")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if "minutes" in changes:
         changes = {"samples": 0} | changes
@@ -67,12 +68,12 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def fine_tuning(task: str, kind: str, folders: list[Path]) -> Recipe:
-    """A short, careful run on a few images: small steps, norms as they are, a tenth of the images held out. Crops are
-    off by as much as the shipped network was trained with."""
+    """A short, careful run on a few images: small steps, norms as they are, half of the weights' change, a tenth of the
+    images held out. Crops are off by as much as the shipped network was trained with."""
     sources = tuple(Source(kind, images=str(folder.resolve()), held_out_percent=10) for folder in folders)
     checks = tuple(Check(str(folder.resolve()), held_out_percent=10) for folder in folders)
     return Recipe(
         task, sources, {"held_out": checks}, minutes=10, batch=32 if task == "keynet" else 8,
-        learning_rate=2e-4, freeze_norms=True, network=options_of_model(task, task),
+        learning_rate=2e-4, freeze_norms=True, kept=0.5, network=options_of_model(task, task),
         sampling={key: value for key, value in load_recipe(task).sampling.items() if key != "mistaken"},
     )  # fmt: skip

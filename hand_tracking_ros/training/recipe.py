@@ -62,7 +62,8 @@ class Recipe:
     hard images are drawn, see mining.py; 0 draws all alike. ``skip_backgrounds``: names of files that show hands.
     ``optimiser``: 'muon' or 'adamw', see optimisers.py. ``samples``: how long to train, whatever the machine; 0:
     ``minutes``. ``freeze_norms``: batch norms keep their statistics, for fine-tuning. ``only``: the parts of the
-    network, by the start of their names, that are trained, while all others stay exactly as they are; default all."""
+    network, by the start of their names, that are trained, while all others stay exactly as they are; default all.
+    ``kept``: share of the weights at the start in those that come out (WiSE-FT), for fine-tuning with frozen norms."""
 
     task: str
     sources: tuple[Source, ...]
@@ -81,6 +82,7 @@ class Recipe:
     seed: int = 1
     freeze_norms: bool = False
     only: tuple[str, ...] = ()
+    kept: float = 0.0
 
     def __post_init__(self):
         """Raises ConfigError for a training that would have no end, or no beginning."""
@@ -88,6 +90,7 @@ class Recipe:
             ("minutes", self.minutes > 0, "above 0"),
             ("samples", self.samples >= 0, "0 (as many as the minutes allow) or more"),
             ("batch", self.batch > 0, "above 0"),
+            ("kept", self.kept == 0 or (self.freeze_norms and 0 < self.kept < 1), "0, or with freeze_norms below 1"),
         ):
             if not fine:
                 raise ConfigError(f"{name} of a training must be {least}, got {getattr(self, name)}")

@@ -102,6 +102,7 @@ class Trainer:
         self.network = self.task.network().to(self.device, memory_format=torch.channels_last)
         self._frozen = freeze_all_but(self.network, recipe.only)
         self.average = Average(self.network)
+        self.start: dict[str, torch.Tensor] = {}  # the weights at the start, of which a share is kept
         learned = [p for p in self.weigh.parameters() if p.requires_grad]
         self.optimisers = optimisers(recipe.optimiser, self.network, learned, recipe.learning_rate)
         self.spent_s, self.samples = 0.0, 0
@@ -133,12 +134,15 @@ class Trainer:
             rng = np.random.default_rng(self.recipe.seed)
             measure_norms(self.network, lambda: self.task.loss(self.network, self._batch(rng)))
         self.average.network.load_state_dict(self.network.state_dict())
+        if self.recipe.kept:
+            self.start = copy.deepcopy(self.network.state_dict())
         return f"took {taken}"
 
     def restore(self, state: dict) -> None:
         """Take what ``state`` returned."""
         self.network.load_state_dict(state["network"])
-        self.average.network.load_state_dict(state["average"])
+        self.average.network.load_state_dict(state.get("trained", state["average"]))
+        self.start = state.get("start", {})
         self.average.steps = state["average_steps"]
         for optimiser, old in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(old)
@@ -147,7 +151,9 @@ class Trainer:
 
     def state(self) -> dict[str, object]:
         """All that a run needs to go on."""
-        state = {"network": self.network.state_dict(), "average": self.average.network.state_dict()}
+        state = {"network": self.network.state_dict(), "average": self.result().state_dict()}
+        if self.start:
+            state |= {"trained": self.average.network.state_dict(), "start": self.start}
         state |= {"average_steps": self.average.steps, "optimisers": [o.state_dict() for o in self.optimisers]}
         state |= {"weigh": self.weigh.state_dict(), "spent_s": self.spent_s, "samples": self.samples}
         return state | {"config": dataclasses.asdict(self.network.config)}
@@ -196,14 +202,25 @@ class Trainer:
         weights = [*self.network.parameters(), *self.weigh.parameters()]
         parallel.average([weight.grad for weight in weights if weight.grad is not None])
 
+    def result(self) -> torch.nn.Module:
+        """The network that comes out: the running average, with the share that is kept of the weights at the start
+        (WiSE-FT, Wortsman et al., CVPR 2022): nearer on what is like the own images, not as far off on all else."""
+        if not self.start:
+            return self.average.network
+        mixed = copy.deepcopy(self.average.network)
+        for name, value in mixed.state_dict().items():
+            if value.dtype.is_floating_point:
+                value.lerp_(self.start[name].to(value), self.recipe.kept)
+        return mixed
+
     def mine(self) -> None:
         """Look for hard images, where the recipe wants that."""
         rng = np.random.default_rng((self.samples, parallel.rank()))
-        self.task.mine(tasks.torch_run(self.average.network), rng)
+        self.task.mine(tasks.torch_run(self.result()), rng)
 
     def validate(self) -> dict[str, float]:
-        """The task's checks, with the averaged weights."""
-        return self.task.validate(tasks.torch_run(self.average.network))
+        """The task's checks, with the weights that come out."""
+        return self.task.validate(tasks.torch_run(self.result()))
 
     def train(self, workers: int = 1, save_every_s: float = 300.0) -> dict[str, float]:
         """Train until the run's minutes or samples are used up, saving now and then; returns the last report."""
