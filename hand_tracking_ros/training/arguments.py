@@ -68,7 +68,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def fine_tuning(task: str, kind: str, folders: list[Path]) -> Recipe:
-    """A short, careful run on a few images: small steps, norms as they are, half of the weights' change, a tenth of the
+    """A short, careful run on a few images: small steps, norms as they are, half of what they change, a tenth of the
     images held out. Crops are off by as much as the shipped network was trained with."""
     sources = tuple(Source(kind, images=str(folder.resolve()), held_out_percent=10) for folder in folders)
     checks = tuple(Check(str(folder.resolve()), held_out_percent=10) for folder in folders)

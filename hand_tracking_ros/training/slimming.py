@@ -6,14 +6,13 @@ left is an ordinary network, whose ``block`` names how wide each block is inside
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor, nn
 
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.networks.blocks import Residual
 from hand_tracking_ros.training.networks.scaling import CHANNEL_MULTIPLE
+from hand_tracking_ros.training.search.places import names, with_names
 
 
 def inner_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
@@ -54,20 +53,17 @@ def kept_channels(network: nn.Module, share: float) -> list[Tensor]:
 def pruned(network: nn.Module, share: float) -> nn.Module:
     """An ordinary network without those channels, to be fine-tuned; the given one stays as it is."""
     kept = iter(kept_channels(network, share))
-    names: list[str] = []
+    chosen = names(network.config)
     state = dict(network.state_dict())
     paths = {layer: path for path, layer in network.named_modules()}
-    config = network.config
-    own = [*config.block_names(sum(config.stages)), *config.neck_names(2)]
-    for name, layer in zip(own, network.places()):
+    for place, layer in enumerate(network.places()):
         if isinstance(layer, Residual):
             channels, path = next(kept), paths[layer]
             for key in [key for key in state if key.startswith(f"{path}.body.0.") and state[key].ndim]:
                 state[key] = state[key][channels]
             state[f"{path}.body.1.0.weight"] = state[f"{path}.body.1.0.weight"][:, channels]
             full = len(channels) == layer.body[1][0].out_channels
-            name = "residual" if full else f"residual:{len(channels)}"
-        names.append(name)
-    slim = type(network)(dataclasses.replace(config, block=",".join(names[:-2]), neck=",".join(names[-2:])))
+            chosen[place] = "residual" if full else f"residual:{len(channels)}"
+    slim = type(network)(with_names(network.config, chosen))
     slim.load_state_dict(state)
     return slim.train(network.training)
