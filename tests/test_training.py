@@ -646,6 +646,15 @@ def test_weights_of_another_width_are_refused():
         initialise(KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.75)).state_dict())
 
 
+@pytest.mark.parametrize("content", [None, b"no weights"])
+def test_weights_that_cannot_be_read_are_named(tmp_path, content):
+    path = tmp_path / "start.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"cannot start from .*start\.pt: .*; give the checkpoint.pt of a"):
+        start_from(KeyNet(KeyNetConfig(width=0.5)), str(path))
+
+
 def test_a_part_of_the_loss_may_weigh_nothing_but_not_less():
     weigh = LossWeights({"a": 2.0, "b": 0.0})
     assert weigh({"a": torch.tensor(3.0), "b": torch.tensor(5.0)}).item() == pytest.approx(6.0)

@@ -23,10 +23,16 @@ from hand_tracking_ros.training.networks.keynet import MAP_CHANNELS
 def start_from(network: nn.Module, source: str) -> str:
     """Load the weights that ``source`` names: a checkpoint or state dict (.pt), or a model (name or manifest .yaml).
 
-    Returns what was taken, in words. Raises ModelError when they do not fit the network.
+    Returns what was taken, in words. Raises ModelError when they cannot be read or do not fit the network.
     """
     if source.endswith(".pt"):
-        taken = initialise(network, torch.load(source, map_location="cpu"))
+        try:
+            weights = torch.load(source, map_location="cpu")
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ModelError(
+                f"cannot start from {source}: {error}; give the checkpoint.pt of a 'hand-tracking train', or a model"
+            ) from error
+        taken = initialise(network, weights)
         return f"{taken} tensors of {source}"
     manifest = load_manifest(find_manifest(source))
     manifest.verify()
