@@ -646,12 +646,15 @@ def test_weights_of_another_width_are_refused():
         initialise(KeyNet(KeyNetConfig(width=0.5)), KeyNet(KeyNetConfig(width=0.75)).state_dict())
 
 
-@pytest.mark.parametrize("content", [None, b"no weights"])
-def test_weights_that_cannot_be_read_are_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(None, "No such file or directory"), (b"", "no weights of PyTorch"), (b"text", "no weights of PyTorch")],
+)
+def test_weights_that_cannot_be_read_are_named(tmp_path, content, what):
     path = tmp_path / "start.pt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"cannot start from .*start\.pt: .*; give the checkpoint.pt of a"):
+    with pytest.raises(ModelError, match=rf"cannot start from .*start\.pt: {what}; give the checkpoint.pt of a"):
         start_from(KeyNet(KeyNetConfig(width=0.5)), str(path))
 
 

@@ -28,9 +28,10 @@ def start_from(network: nn.Module, source: str) -> str:
     if source.endswith(".pt"):
         try:
             weights = torch.load(source, map_location="cpu")
-        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a file that is no pickle raises whatever its bytes happen to mean
+            what = error.strerror if isinstance(error, OSError) else "no weights of PyTorch"
             raise ModelError(
-                f"cannot start from {source}: {error}; give the checkpoint.pt of a 'hand-tracking train', or a model"
+                f"cannot start from {source}: {what}; give the checkpoint.pt of a 'hand-tracking train', or a model"
             ) from error
         taken = initialise(network, weights)
         return f"{taken} tensors of {source}"
