@@ -285,6 +285,14 @@ def test_text_table():
     assert text.splitlines() == ["name        n", "-------------", "a           1", "long name  22"]
 
 
+def test_a_table_has_words_to_the_left_and_numbers_with_their_units_to_the_right():
+    rows = [("a", "cpu", "9.50 ms"), ("b", "gpu, new", "-"), ("c", "", "10.25 ms")]
+    text = options.text_table(rows, ("name", "runs on", "latency"))
+    assert text.splitlines()[0] == "name  runs on    latency"
+    assert text.splitlines()[2:] == ["a     cpu        9.50 ms", "b     gpu, new         -", "c               10.25 ms"]
+    assert options.text_table([], ("name", "n")).splitlines()[0] == "name  n"
+
+
 def test_a_command_that_needs_what_is_not_installed_says_so():
     """Training needs torch, which the runtime does not: here it is hidden."""
     program = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from hand_tracking_ros.nodes.settings import known_names
 from hand_tracking_ros.profiles import SWITCH, fill_in
 
 NODE = "hand_tracker_node"  # whose section of a ROS parameter file holds the tracker's parameters
+_NUMBER = re.compile(r"[+-]?\.?\d|-?$")  # how a cell with a number begins; '-' and '' stand for one that is not there
 
 
 def add_tracker_options(parser: argparse.ArgumentParser) -> None:
@@ -93,15 +95,15 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def text_table(rows: Sequence[Sequence[Any]], header: Sequence[str] | None = None) -> str:
-    """Columns aligned with spaces: the first to the left, the others to the right."""
+    """Columns aligned with spaces: the first and words to the left, numbers (with their units) to the right."""
     cells = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    columns = list(zip(*cells, strict=True))
+    numbers = [i > 0 and all(map(_NUMBER.match, column[bool(header) :])) for i, column in enumerate(columns)]
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for row in cells:
+        padded = (c.rjust(w) if number else c.ljust(w) for c, w, number in zip(row, widths, numbers, strict=True))
+        lines.append("  ".join(padded).rstrip())
     if header:
         lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)
