@@ -189,6 +189,23 @@ def test_running_on_the_gpu_equals_onnxruntime(keynet, monkeypatch, tmp_path, pr
 
 
 @NEEDS_GPU
+def test_a_cuda_graph_of_each_batch_size_gives_what_plain_calls_give(keynet, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    recorded = create_backend(keynet, InferenceConfig(backend="tensorrt"))
+    answers = [recorded.run({"crop": crops(count, seed=count)}) for count in (1, 2, 1, 2)]
+    assert [one._graph is not None for one in recorded._passes.values()] == [True, True]
+
+    def refuse(*_):
+        raise BackendError("no graph")
+
+    monkeypatch.setattr("hand_tracking_ros.backends.cuda.Graph", refuse)
+    plain = create_backend(keynet, InferenceConfig(backend="tensorrt"))
+    for count, answer in zip((1, 2, 1, 2), answers, strict=True):
+        for name, values in plain.run({"crop": crops(count, seed=count)}).items():
+            np.testing.assert_allclose(answer[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+@NEEDS_GPU
 def test_second_start_uses_the_cache_and_a_damaged_one_is_built_again(detnet, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     caplog.set_level("INFO", logger="hand_tracking_ros")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from hand_tracking_ros.errors import BackendError
 
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 _STREAM_NON_BLOCKING = 1
+_CAPTURE_THREAD_LOCAL = 1  # CUstreamCaptureMode: what other threads do meanwhile does not matter
 
 
 class Gpu(NamedTuple):
@@ -89,6 +91,33 @@ class Stream:
         _call("cuDevicePrimaryCtxRelease_v2", _first_device())
 
 
+class Graph:
+    """What ``queue`` puts on the stream, recorded once, and from then on launched as a whole by one call.
+
+    BackendError when something in it cannot be recorded; nothing of it has run then.
+    """
+
+    def __init__(self, stream: Stream, queue: Callable[[], None]) -> None:
+        self._stream = ctypes.c_void_p(stream.handle)
+        recorded, self._graph = ctypes.c_void_p(), ctypes.c_void_p()
+        _call("cuStreamBeginCapture_v2", self._stream, _CAPTURE_THREAD_LOCAL)
+        try:
+            queue()
+        finally:
+            _call("cuStreamEndCapture", self._stream, ctypes.byref(recorded))
+        try:
+            _call("cuGraphInstantiateWithFlags", ctypes.byref(self._graph), recorded, ctypes.c_uint64(0))
+        finally:
+            _call("cuGraphDestroy", recorded)
+
+    def launch(self) -> None:
+        """Queue all of it."""
+        _call("cuGraphLaunch", self._graph, self._stream)
+
+    def close(self) -> None:
+        _call("cuGraphExecDestroy", self._graph)
+
+
 class Buffer:
     """Page-locked host memory, seen as the flat array ``host``, and as much device memory at ``address``."""
 
@@ -99,6 +128,7 @@ class Buffer:
         _call("cuMemAlloc_v2", ctypes.byref(self._device), ctypes.c_size_t(bytes_))
         view = (ctypes.c_uint8 * bytes_).from_address(self._host.value)
         self.host = np.frombuffer(view, dtype=dtype)
+        self.host[:] = 0
 
     @property
     def address(self) -> int:

@@ -10,7 +10,7 @@ import importlib
 import logging
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -209,7 +209,7 @@ def _make_log(trt):
 
 
 class TensorRtBackend:
-    """An engine with one execution context, its buffers and its stream on the first GPU."""
+    """An engine with its buffers and its stream on the first GPU, and one execution context for each batch size."""
 
     name = NAME
 
@@ -218,7 +218,7 @@ class TensorRtBackend:
         self.manifest, self.precision = manifest, precision
         self.inputs, self.outputs = manifest.inputs, manifest.outputs
         self._max_batch = max_batch
-        self._lock = threading.Lock()  # context and buffers serve one thread at a time
+        self._lock = threading.Lock()  # contexts and buffers serve one thread at a time
         self._log = _make_log(trt)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(engine)
@@ -228,43 +228,102 @@ class TensorRtBackend:
             )
         check_specs(manifest, *_engine_specs(trt, self._engine))
         self._stream = cuda.Stream()
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise BackendError(f"TensorRT cannot run '{manifest.name}': {self._log.summary()}")
         self._buffers = {}
         for name, spec in {**self.inputs, **self.outputs}.items():
             size = math.prod(max_batch if isinstance(size, str) else size for size in spec.shape)
             self._buffers[name] = cuda.Buffer(size, spec.dtype)
-            self._context.set_tensor_address(name, self._buffers[name].address)
+        self._passes: dict[tuple[tuple[int, ...], ...], _Pass] = {}
+        for batch in range(1, min(2, max_batch) + 1):  # larger ones when they first occur
+            self._pass([tuple(batch if isinstance(n, str) else n for n in spec.shape) for spec in self.inputs.values()])
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name; see ``Backend.run``."""
-        if self._context is None:
+        if self._engine is None:
             raise BackendError("this backend is closed; create a new one")
         check_feeds(self.inputs, feeds, self._max_batch)
         with self._lock:
             self._stream.make_current()
-            for name, array in feeds.items():
-                self._context.set_input_shape(name, array.shape)
-                self._buffers[name].host[: array.size] = array.reshape(-1)
-                self._buffers[name].upload(array.size, self._stream)
-            if not self._context.execute_async_v3(self._stream.handle):
-                raise BackendError(f"TensorRT failed to run the model: {self._log.summary()}")
-            shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self.outputs}
-            for name, shape in shapes.items():
-                self._buffers[name].download(math.prod(shape), self._stream)
-            self._stream.synchronize()
-            return {
-                name: self._buffers[name].host[: math.prod(shape)].reshape(shape).copy()
-                for name, shape in shapes.items()
-            }
+            for name in self.inputs:
+                self._buffers[name].host[: feeds[name].size] = feeds[name].reshape(-1)
+            return self._pass([feeds[name].shape for name in self.inputs]).run()
+
+    def _pass(self, shapes: Sequence[tuple[int, ...]]) -> _Pass:
+        key = tuple(shapes)
+        if key not in self._passes:
+            self._passes[key] = _Pass(self, dict(zip(self.inputs, shapes, strict=True)))
+        return self._passes[key]
 
     def close(self) -> None:
         """Release the GPU memory and the engine."""
-        if self._context is None:
+        if self._engine is None:
             return
         self._stream.make_current()
-        self._context = self._engine = self._runtime = None
+        for one in self._passes.values():
+            one.close()
+        self._passes.clear()
+        self._engine = self._runtime = None
         for buffer in self._buffers.values():
             buffer.close()
         self._stream.close()
+
+
+class _Pass:
+    """Copy in, run, copy out for inputs of one shape: a CUDA graph where that works, else calls one by one.
+
+    TensorRT wants an execution context of its own for each graph, run once before it is recorded. A graph is taken only
+    when it gives what the calls one by one gave.
+    """
+
+    def __init__(self, backend: TensorRtBackend, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._name, self._log = backend.manifest.name, backend._log
+        self._stream, self._buffers = backend._stream, backend._buffers
+        self._context = backend._engine.create_execution_context()
+        if self._context is None:
+            raise BackendError(f"TensorRT cannot run '{self._name}': {self._log.summary()}")
+        for name, buffer in self._buffers.items():
+            self._context.set_tensor_address(name, buffer.address)
+        for name, shape in shapes.items():
+            self._context.set_input_shape(name, shape)
+        self._inputs = {name: math.prod(shape) for name, shape in shapes.items()}
+        self._outputs = {name: tuple(self._context.get_tensor_shape(name)) for name in backend.outputs}
+        self._graph = self._recorded()
+
+    def run(self) -> dict[str, np.ndarray]:
+        """The outputs for what lies in the input buffers, as copies."""
+        self._queue() if self._graph is None else self._graph.launch()
+        self._stream.synchronize()
+        return {
+            name: self._buffers[name].host[: math.prod(shape)].reshape(shape).copy()
+            for name, shape in self._outputs.items()
+        }
+
+    def close(self) -> None:
+        if self._graph is not None:
+            self._graph.close()
+        self._context = self._graph = None
+
+    def _queue(self) -> None:
+        for name, size in self._inputs.items():
+            self._buffers[name].upload(size, self._stream)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise BackendError(f"TensorRT failed to run '{self._name}': {self._log.summary()}")
+        for name, shape in self._outputs.items():
+            self._buffers[name].download(math.prod(shape), self._stream)
+
+    def _recorded(self) -> cuda.Graph | None:
+        self._graph = None
+        expected = self.run()
+        try:
+            self._graph = cuda.Graph(self._stream, self._queue)
+            for name in expected:
+                self._buffers[name].host[:] = 0  # so that a graph which does nothing is found out
+            outputs = self.run()
+        except BackendError as error:
+            logger.info("'%s' runs without a CUDA graph: %s", self._name, error)
+        else:
+            if all(np.allclose(outputs[name], expected[name], rtol=1e-3, atol=1e-3) for name in expected):
+                return self._graph
+            logger.warning("'%s' runs without a CUDA graph: it answers otherwise than the calls one by one", self._name)
+        if self._graph is not None:
+            self._graph.close()
+        return None
