@@ -15,6 +15,7 @@ from hand_tracking_ros.config import Config, param
 
 LEAST_STEPS = 5  # in a window, before it says anything
 GAPS = 64  # between stamps, over which the period of the input is found
+BURST_SHARE = 0.4  # of the mean gap: a shorter one lies within a burst, as networks deliver them
 SATURATED = 0.97  # share of the time between images that are taken: with more, others may come that nobody sees
 LONGEST_PATIENCE_S = 60.0
 CUT_RATE = 2  # at the reduced rate every second image is processed
@@ -91,9 +92,11 @@ class Budget:
             return self.config.step_s
         if len(self._gaps) < LEAST_STEPS:
             return None
-        # Images that never arrive make some gaps a multiple of the period, and stamps jitter.
-        short_s = sorted(self._gaps)[len(self._gaps) // 10]
-        single_s = [gap_s for gap_s in self._gaps if gap_s < 1.5 * short_s]
+        # Images that never arrive make some gaps a multiple of the period, stamps jitter, and some come in bursts.
+        least_s = BURST_SHARE * sum(self._gaps) / len(self._gaps)
+        longer_s = sorted(gap_s for gap_s in self._gaps if gap_s >= least_s)
+        short_s = longer_s[len(longer_s) // 10]
+        single_s = [gap_s for gap_s in longer_s if gap_s < 1.5 * short_s]
         about_s = sum(single_s) / len(single_s)
         return sum(self._gaps) / sum(max(round(gap_s / about_s), 1) for gap_s in self._gaps)
 

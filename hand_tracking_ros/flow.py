@@ -25,6 +25,10 @@ MAX_SLOPE = 1.0  # tangent of the largest turn per frame: 45 degrees
 INLIER_SHARE, MIN_INLIER_PX = 0.05, 1.0  # a point agrees with a motion within this share of the box side
 MIN_SIMILARITY_POINTS = 6  # with fewer, only the translation is estimated
 
+LEAST_GAIN = 0.02  # brightness that changes by less disturbs nothing
+GAIN_STEP_PX, DARK, LEAST_LIT = 12, 16, 50  # pixels it is read from: every 12th, grey level, how many are enough
+SAME_SURFACE = 0.25  # a pixel whose ratio differs by more from that of most others shows something else
+
 BACK_LEVELS = 2  # pyramid levels above full resolution, on the way back
 CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.06)  # per level: steps, and px that end it
 
@@ -117,18 +121,19 @@ class FlowPropagator:
         the hand is, and no point that has slipped is helped to its start.
         """
         config = self.config
+        before, after = _equally_bright(previous.mono, current.mono)
         lk = {"winSize": (config.window_px,) * 2, "criteria": CRITERIA}
         size = np.array(previous.mono.shape[::-1])
         small = points_px * previous.scale
         usable = np.all((small >= 0) & (small < size), axis=-1)  # False for NaN
         start = np.where(usable[..., None], small, 0).astype(np.float32) - np.float32(0.5)
         end, found, _ = cv2.calcOpticalFlowPyrLK(
-            previous.mono, current.mono, start.reshape(-1, 2), None, maxLevel=config.levels, **lk
+            before, after, start.reshape(-1, 2), None, maxLevel=config.levels, **lk
         )
         end = end.reshape(start.shape)
         motion = np.sort(end - start, axis=1)[:, start.shape[1] // 2, None]
         back, returned, _ = cv2.calcOpticalFlowPyrLK(
-            current.mono, previous.mono, end.reshape(-1, 2), (end - motion).reshape(-1, 2),
+            after, before, end.reshape(-1, 2), (end - motion).reshape(-1, 2),
             maxLevel=min(config.levels, BACK_LEVELS), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **lk,
         )  # fmt: skip
         inside = np.all((end >= -0.5) & (end < size - 0.5), axis=-1)
@@ -154,6 +159,25 @@ class FlowPropagator:
         angle = float(wrap_angle(box.angle_rad + np.angle(turn)))
         moved_box = Box((center.real, center.imag), size, angle)
         return BoxMotion(moved_box, _points(moved), trusted, count, True)
+
+
+def _equally_bright(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two images (h, w), the brighter one darkened: flow takes brightness as what moves, and lamps flicker.
+
+    By the median ratio of pixels, without those that something else has come before.
+    """
+    old, new = (image[::GAIN_STEP_PX, ::GAIN_STEP_PX].ravel() for image in (before, after))
+    lit = np.minimum(old, new) >= DARK
+    if np.count_nonzero(lit) < LEAST_LIT:
+        return before, after
+    ratios = new[lit] / old[lit]
+    about = np.median(ratios)
+    gain = float(np.median(ratios[np.abs(ratios - about) <= SAME_SURFACE * about]))
+    if abs(gain - 1) < LEAST_GAIN:
+        return before, after
+    if gain > 1:
+        return before, cv2.convertScaleAbs(after, alpha=1 / gain)
+    return cv2.convertScaleAbs(before, alpha=gain), after
 
 
 def moved_onto(points_px: np.ndarray, motion_px: np.ndarray, followed: np.ndarray) -> np.ndarray:

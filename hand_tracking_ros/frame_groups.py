@@ -63,13 +63,14 @@ class FrameGroups(Generic[Item]):
     or until the next image would push it out, and not at all for a camera that has been silent for ``silent_s``.
     ``now_s`` is any steady clock.
 
-    Stamps of successive groups increase; a camera whose stamps go back starts everything afresh (a bag that loops).
+    Stamps of successive groups increase; a camera whose stamps go back starts everything afresh (a bag that loops), and
+    so does one that goes on where a camera whose stamps were ahead has fallen silent.
     """
 
     def __init__(self, count: int, now_s: float, sync_s: float = 0.017, wait_s: float = 0.02, silent_s: float = 0.5):
         self.sync_s, self.wait_s, self.silent_s = sync_s, wait_s, silent_s
         self.streams: list[_Stream[Item]] = [_Stream(now_s) for _ in range(count)]
-        self._given_s = -math.inf
+        self._given_s, self._given_by = -math.inf, 0
 
     def add(self, camera: int, stamp_s: float, item: Item, now_s: float) -> None:
         """An image has arrived. One that was not given out before is dropped for it, and counted."""
@@ -78,7 +79,7 @@ class FrameGroups(Generic[Item]):
             stream.dropouts += 1
         stream.last_at_s = now_s
         stream.arrived += 1
-        if stamp_s < stream.last_s:
+        if stamp_s < stream.last_s or self._is_left_behind(stamp_s, now_s):
             self._start_afresh()
         if stamp_s == stream.last_s:
             stream.dropped += 1
@@ -88,6 +89,10 @@ class FrameGroups(Generic[Item]):
         stream.dropped += stream.waiting is not None
         stream.last_s, stream.waiting = stamp_s, (stamp_s, item)
         stream.rhythm.add(stamp_s)
+
+    def _is_left_behind(self, stamp_s: float, now_s: float) -> bool:
+        """Whether an image would wait for ever: the camera whose stamps were ahead of all others is gone."""
+        return stamp_s < self._given_s - OLDEST_S and self.is_silent(self._given_by, now_s)
 
     def pushes_out(self, camera: int, stamp_s: float, now_s: float) -> bool:
         """Whether an image that is about to be added would take the place of one that is news, and not complete a
@@ -108,7 +113,7 @@ class FrameGroups(Generic[Item]):
 
     def take(self) -> list[Item | None]:
         """What waits, per camera; None from a camera that has nothing new. Call it when ``has_news``."""
-        self._given_s = max(_stamp_s(stream) for stream in self.streams)
+        self._given_s, self._given_by = max((_stamp_s(stream), i) for i, stream in enumerate(self.streams))
         group: list[Item | None] = []
         for stream in self.streams:
             waiting, stream.waiting = stream.waiting, None

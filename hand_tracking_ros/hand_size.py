@@ -105,7 +105,7 @@ def load_hand_size(path: str | Path) -> HandSize:
     """Read what ``save_hand_size`` wrote. Raises ConfigError."""
     try:
         content = yaml.safe_load(Path(path).expanduser().read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, RuntimeError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read hand size {path}: {error}; 'hand-tracking size' writes one") from error
     if not isinstance(content, dict) or not all(map(_is_number, map(content.get, ("palm_m", "sigma")))):
         raise ConfigError(f"hand size {path} must have the numbers palm_m and sigma, got {content!r:.80}")
@@ -129,7 +129,6 @@ def _is_number(value: object) -> bool:
 
 def save_hand_size(path: str | Path, size: HandSize) -> None:
     """Write the size; the folder is made where it is missing. Raises ConfigError."""
-    file = Path(path).expanduser()
     text = (
         "# Size of a person's hands: wrist to middle finger base in metres, and the standard deviation of its "
         f"logarithm.\npalm_m: {size.palm_m:.5f}\nsigma: {size.sigma:.5f}\n"
@@ -141,7 +140,8 @@ def save_hand_size(path: str | Path, size: HandSize) -> None:
         text += "# What all finger bones are longer by than that, and the standard deviation of its logarithm.\n"
         text += f"finger_ratio: {size.finger_ratio:.4f}\nfinger_sigma: {size.finger_sigma:.4f}\n"
     try:
+        file = Path(path).expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    except OSError as error:
-        raise ConfigError(f"cannot write hand size {path}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # the latter: nobody has that home
+        raise ConfigError(f"cannot write hand size {path}: {getattr(error, 'strerror', error)}") from error

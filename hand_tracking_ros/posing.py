@@ -40,6 +40,7 @@ LOST_COST = 40.0  # per view; good fits cost 3 to 15
 CONTRADICTION = 0.4  # palms between a view's keypoints and the fit
 SIZE_FLOOR = 0.003  # never surer than this: keypoints are not independent from frame to frame
 FINGER_FLOOR = 0.03  # nor of how long the fingers are, as long as nobody has measured them
+LARGEST_LOG_Z = 20.0  # further away than any hand, and a number still
 WARM_S = 0.1  # a hand that was posed for this long has a motion that can be led on
 PRESETS = {"teleop": (1.0, 8.0), "balanced": (0.5, 4.0), "xr": (0.5, 1.0)}  # cut-off in Hz, beta: benchmarks/poses.py
 
@@ -121,7 +122,7 @@ def _seen_from(aim: np.ndarray, position_m: np.ndarray) -> tuple[tuple[float, ..
 
 def _in_space(aim: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The point (3,) of which ``values`` (2 or more, 3) begin as ``_seen_from`` has it."""
-    z = math.exp(values[1, 0])
+    z = math.exp(min(values[1, 0], LARGEST_LOG_Z))
     return np.array([values[0, 0] * z, values[0, 1] * z, z]) @ aim
 
 
@@ -148,9 +149,14 @@ class HandPoser:
         self._fit_config = FitConfig(iterations=config.iterations)
         self._hands: dict[int, _Posed] = {}
 
-    def forget(self, kept: set[int]) -> None:
-        """Drop all hands but those with the ids ``kept``."""
-        self._hands = {i: hand for i, hand in self._hands.items() if i in kept}
+    def forget(self, kept: set[int], oldest_s: float = -math.inf) -> None:
+        """Drop all hands but those with the ids ``kept`` that were fitted at ``oldest_s`` or later."""
+        self._hands = {i: hand for i, hand in self._hands.items() if i in kept and hand.stamp_s >= oldest_s}
+
+    def stamp_s(self, hand_id: int) -> float | None:
+        """When a hand was last fitted; None when it has no pose."""
+        hand = self._hands.get(hand_id)
+        return None if hand is None else hand.stamp_s
 
     def fit(self, hand_id: int, side: Side, views: Sequence[HandView], stamp_s: float) -> bool:
         """Fit one hand to what cameras saw of it at ``stamp_s``. False when they did not see enough of a new hand."""

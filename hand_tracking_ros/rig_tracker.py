@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from hand_tracking_ros.camera_lag import RATE_OVER_S, CameraLags
-from hand_tracking_ros.config import TrackerConfig
+from hand_tracking_ros.config import Config, TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.fitting import HandView, first_pose
 from hand_tracking_ros.geometry import box_around_known
@@ -24,7 +24,7 @@ from hand_tracking_ros.kinematics import HandPose
 from hand_tracking_ros.machine import usable_cores
 from hand_tracking_ros.rig import Rig, RigCamera, triangulate
 from hand_tracking_ros.skeleton import NUM_JOINTS, Side, palm_length
-from hand_tracking_ros.smoothing import HandFilter, view_of
+from hand_tracking_ros.smoothing import HandFilter
 from hand_tracking_ros.tracks import HandTracks
 from hand_tracking_ros.types import Frame, Hand, HandBox, HandKeypoints, Source
 
@@ -64,9 +64,8 @@ class RigTracker:
     def __init__(self, rig: Rig | None, config: TrackerConfig = TrackerConfig()):
         """``rig`` None: ``place`` the cameras before the first step."""
         self.rig: Rig | None = None
-        self._optical: Rig | None = (
-            None  # in the optical frame of the first camera, where hands are fitted and filtered
-        )
+        # In the optical frame of the first camera, where hands are fitted and filtered:
+        self._optical: Rig | None = None
         self.config = config
         self.detector = HandDetector(config.detector, config.inference)
         self.estimator = KeypointEstimator(config.keypoints, config.inference, config.track.max_hands)
@@ -88,13 +87,15 @@ class RigTracker:
             self.reset()
 
     def reconfigure(self, config: TrackerConfig) -> None:
-        """Take over new settings between two frames. The networks stay as loaded; all hands start afresh."""
-        self.config = config
+        """Take over new settings between two frames. The networks stay as loaded; where tracking itself is set anew,
+        all hands start afresh."""
+        known, self.config = _of_tracking(self.config), config
         self.detector.config, self.estimator.config = config.detector, config.keypoints
         for tracks in self._tracks:
             tracks.reconfigure(config.track, config.flow)
         self.filter.reconfigure(config.filter, config.track, replace(config.pose, enabled=True))
-        self.reset()
+        if _of_tracking(config) != known:
+            self.reset()
 
     def give_up(self, least_interval_s: float, detector: HandDetector, estimator: KeypointEstimator) -> None:
         """As HandTracker.give_up."""
@@ -102,6 +103,11 @@ class RigTracker:
             tracks.least_interval_s = least_interval_s
         self.detector, self.estimator = detector, estimator
         self.detector.config, self.estimator.config = self.config.detector, self.config.keypoints
+
+    def close(self) -> None:
+        """Free the networks."""
+        for stage in (self.detector, self.estimator):
+            stage.backend.close()
 
     def reset(self) -> None:
         """Forget all hands. Ids go on counting, so an id always means one hand."""
@@ -342,7 +348,7 @@ class RigTracker:
     def _view(self, index: int, seen: HandKeypoints, hand_id: int, frame: Frame, stamp_s: float) -> HandView:
         """What a camera sees of a hand, led on to the common stamp."""
         place: RigCamera = self._optical.cameras[index]
-        view = view_of(seen, place.camera, frame.depth_m)
+        view = self.filter.view_of(seen, place.camera, frame.depth_m)
         if frame.stamp_s != stamp_s:
             view = self._led_on(
                 index, view, self.filter.pose(hand_id, frame.stamp_s), self.filter.pose(hand_id, stamp_s)
@@ -454,3 +460,8 @@ def _moved(hand: Hand, first: RigCamera) -> Hand:
     )
     velocities = hand.velocities_3d @ first.rotation
     return replace(hand, points_3d=first.to_rig(hand.points_3d), velocities_3d=velocities, pose=pose)
+
+
+def _of_tracking(config: TrackerConfig) -> tuple[Config, ...]:
+    """What hands are tracked by."""
+    return config.keypoints, config.flow, config.track, config.filter, config.pose

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hand_tracking_ros.config import FilterConfig, PoseConfig, TrackConfig
-from hand_tracking_ros.depth import joint_depths
+from hand_tracking_ros.depth import fits_size, joint_depths
 from hand_tracking_ros.filters import Filter, make_filter
 from hand_tracking_ros.fitting import HandFit, HandView
 from hand_tracking_ros.geometry import box_around_known
@@ -27,6 +27,8 @@ UNITS = np.vstack([np.tile([1.0, 1.0, 4.0], (NUM_JOINTS, 1)), [[2.0, 1.0, 1.0]]]
 LEAST_PALM = 0.5  # of its length when last seen: what extrapolation leaves of a palm
 FLIP_LOG_ODDS = 1.0  # evidence against the published side that it takes to change it
 TWO_PEOPLE_S = 0.5  # how long two hands must surely have been of one side before they may be
+KNOWN_S = 0.15  # a hand that was seen for less long has less say in which of a pair is the left one
+FRAME_S = 0.03  # about that long the first frame counts
 
 
 @dataclass
@@ -46,7 +48,8 @@ class HandFilter:
     """Filters the keypoints of every hand, by id, in seconds. What is not seen is extrapolated for ``coast_s``.
 
     Where the camera is known, a kinematic hand is fitted to the raw keypoints, and filtered as a pose (posing.py).
-    ``size``: what is known of the size of the person's hands. Raises ConfigError when ``pose.size_file`` has none.
+    ``size``: what is known of the size of the person's hands; ``depths_refused``: how often the depth of a hand was
+    left out because it contradicts that. Raises ConfigError when ``pose.size_file`` has none.
     """
 
     def __init__(
@@ -57,10 +60,13 @@ class HandFilter:
     ):
         self.config, self._track, self._pose = config, track, pose
         self.size = load_hand_size(pose.size_file) if pose.size_file else HandSize(pose.palm_m)
+        self.depths_refused = 0
         self.reset()
 
     def reconfigure(self, config: FilterConfig, track: TrackConfig, pose: PoseConfig) -> None:
-        """Take over new settings; all hands start afresh, with their ids. A measured size stays."""
+        """Take over new settings. Where they differ, all hands start afresh, with their ids. A measured size stays."""
+        if (config, track, pose) == (self.config, self._track, self._pose):
+            return
         self.config, self._track, self._pose = config, track, pose
         if not self.size.is_measured:
             self.size = replace(self.size, palm_m=pose.palm_m)
@@ -104,9 +110,9 @@ class HandFilter:
         listed = {hand.id for hand in keypoints}
         self._hands = {i: s for i, s in self._hands.items() if s.seen_s >= oldest_s and i in listed}
         self._assign_sides()
-        self._poser.forget(set(self._hands))
         if camera is not None and self._pose.enabled:
             self._fit(camera, stamp_s, views or {})
+            self._poser.forget(set(self._hands), oldest_s)
         else:  # metres of a camera that is no longer known
             self._poser.forget(set())
         return [self._hand(smoothed, stamp_s, camera) for _, smoothed in sorted(self._hands.items())]
@@ -132,7 +138,8 @@ class HandFilter:
         right_score = min(max(right_score, 0.002), 0.998)
         evidence = math.log(right_score / (1 - right_score))
         age_s = stamp_s - smoothed.started_s
-        share = elapsed_s / (min(age_s, self.config.side_memory_s) + elapsed_s) if age_s > 0 else 1.0
+        whole_s = min(age_s, self.config.side_memory_s) + elapsed_s
+        share = elapsed_s / whole_s if age_s > 0 < whole_s else 1.0
         smoothed.right_log_odds += share * (evidence - smoothed.right_log_odds)
 
     def _assign_sides(self) -> None:
@@ -141,6 +148,7 @@ class HandFilter:
         odds = [smoothed.right_log_odds for smoothed in hands]
         pair = self._track.one_person and len(hands) == 2 and not self._two_people(hands)
         if pair:  # given that the sides differ, only the difference counts
+            odds = [right * share for right, share in zip(odds, self._says(hands))]
             odds = [odds[0] - odds[1], odds[1] - odds[0]]
         for smoothed, right in zip(hands[:1] if pair else hands, odds):
             limit = {Side.RIGHT: -FLIP_LOG_ODDS, Side.LEFT: FLIP_LOG_ODDS, Side.UNKNOWN: 0.0}[smoothed.side]
@@ -149,6 +157,11 @@ class HandFilter:
             hands[1].side = Side.LEFT if hands[0].side == Side.RIGHT else Side.RIGHT
         for smoothed, right in zip(hands, odds):
             smoothed.side_score = 1 / (1 + math.exp(-right if smoothed.side == Side.RIGHT else right))
+
+    def _says(self, hands: Sequence[_Smoothed]) -> list[float]:
+        """What each hand's evidence counts, 0..1: the first frames of a new one do not overturn what is known."""
+        ages_s = [min(self._stamp_s - smoothed.started_s, KNOWN_S) + FRAME_S for smoothed in hands]
+        return [age_s / max(ages_s) for age_s in ages_s]
 
     def _two_people(self, hands: Sequence[_Smoothed]) -> bool:
         """Whether two hands have for some time been so surely of one side that they are two people's after all."""
@@ -179,10 +192,33 @@ class HandFilter:
         """The last fit of a hand, not filtered; None when it has none."""
         return self._poser.raw(hand_id)
 
+    def view_of(self, seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = None) -> HandView:
+        """What the one ``camera`` sees, in its own frame, doubtful hands ``unshrunk``; ``depth_m`` (H, W): depth image.
+
+        Depth that contradicts the size of the hand is left out, and counted.
+        """
+        relative = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
+        metric = None if depth_m is None else joint_depths(depth_m, seen.keypoints_px)
+        if metric is not None and np.isnan(metric).all():
+            metric = None
+        if metric is not None and not fits_size(metric, seen, camera, self.size):
+            metric = None
+            self.depths_refused += 1
+        points = unshrunk(seen.keypoints_px, seen.keypoint_scores, seen.box.size_px[0])
+        return HandView(camera, points, seen.keypoint_scores, relative, metric)
+
+    def depth_views(
+        self, keypoints: Sequence[HandKeypoints], camera: Camera | None, depth_m: np.ndarray | None
+    ) -> dict[int, list[HandView]] | None:
+        """What ``camera`` and its depth image (H, W) see of each hand, by id; None without a camera or depth."""
+        if depth_m is None or camera is None:
+            return None
+        return {seen.id: [self.view_of(seen, camera, depth_m)] for seen in keypoints}
+
     def _fit(self, camera: Camera, stamp_s: float, views: Mapping[int, Sequence[HandView]]) -> None:
         """Pose every hand that was seen in this frame."""
         seen = {
-            hand_id: (smoothed.side, views.get(hand_id) or [view_of(smoothed.last, camera)])
+            hand_id: (smoothed.side, views.get(hand_id) or [self.view_of(smoothed.last, camera)])
             for hand_id, smoothed in self._hands.items()
             if smoothed.seen_s == stamp_s
         }
@@ -208,6 +244,7 @@ class HandFilter:
     def _hand(self, smoothed: _Smoothed, stamp_s: float, camera: Camera | None) -> Hand:
         last = smoothed.last
         seen = smoothed.seen_s == stamp_s
+        in_evidence = seen and self._poser.stamp_s(last.id) in (None, stamp_s)  # a pose may lag behind the image
         future_s = stamp_s + self.config.predict_s
         values, velocity = smoothed.filter.predict(future_s), smoothed.filter.velocity
         keypoints_px = values[:-1, :2].copy()
@@ -217,7 +254,7 @@ class HandFilter:
             side=smoothed.side,
             side_score=smoothed.side_score,
             score=last.presence,
-            source=last.source if seen else Source.PREDICTED,
+            source=_evidence(last.source) if in_evidence else Source.PREDICTED,
             box=box_around_known(keypoints_px),
             keypoints_px=keypoints_px,
             keypoint_scores=np.array(last.keypoint_scores if seen else last.keypoint_scores * 0.5),
@@ -226,22 +263,9 @@ class HandFilter:
         )
 
 
-def view_of(seen: HandKeypoints, camera: Camera, depth_m: np.ndarray | None = None) -> HandView:
-    """What the one ``camera`` sees, in its own frame, doubtful hands ``unshrunk``; ``depth_m`` (H, W): depth image."""
-    relative = depth_along_z(seen.keypoints_px, seen.depth_rel, camera)
-    metric = None if depth_m is None else joint_depths(depth_m, seen.keypoints_px)
-    metric = None if metric is None or np.isnan(metric).all() else metric
-    points = unshrunk(seen.keypoints_px, seen.keypoint_scores, seen.box.size_px[0])
-    return HandView(camera, points, seen.keypoint_scores, relative, metric)
-
-
-def depth_views(
-    keypoints: Sequence[HandKeypoints], camera: Camera | None, depth_m: np.ndarray | None
-) -> dict[int, list[HandView]] | None:
-    """What ``camera`` and its depth image (H, W) see of each hand, by id; None when there is no camera or no depth."""
-    if depth_m is None or camera is None:
-        return None
-    return {seen.id: [view_of(seen, camera, depth_m)] for seen in keypoints}
+def _evidence(source: Source) -> Source:
+    """Of a hand that was seen in this image, wherever it was looked for."""
+    return Source.PROPAGATED if source == Source.PREDICTED else source
 
 
 def _channels(hand: HandKeypoints, palm_px: float) -> np.ndarray:

@@ -90,10 +90,14 @@ class _FileSource(Source):
         """Begin another pass."""
 
     def read(self) -> SourceImage | None:
-        item = self._next()
-        if item is None and self._loop:
-            self._rewind()
+        try:
             item = self._next()
+            if item is None and self._loop:
+                self._rewind()
+                item = self._next()
+        except SourceError:
+            self._index += 1  # a damaged image has had its time as well
+            raise
         if item is None:
             return None
         image, name = item

@@ -11,7 +11,7 @@ from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
-from hand_tracking_ros.smoothing import HandFilter, depth_views
+from hand_tracking_ros.smoothing import HandFilter
 from hand_tracking_ros.tracks import HandTracks
 from hand_tracking_ros.types import Camera, Frame, Hand, HandBox, HandKeypoints, Source
 
@@ -60,7 +60,7 @@ class HandTracker:
         keypoints = self.estimator.estimate(mono, boxes, frame.camera, least) if boxes else []
         self.tracks.update(keypoints, frame.stamp_s)
         clock.lap("keypoints")
-        views = depth_views(keypoints, frame.camera, frame.depth_m)
+        views = self.filter.depth_views(keypoints, frame.camera, frame.depth_m)
         hands = self.filter.apply(keypoints, frame.stamp_s, frame.camera, views)
         clock.lap("filter")
         self.timings_s = clock.laps()
@@ -105,6 +105,11 @@ class HandTracker:
         self.tracks.least_interval_s = least_interval_s
         self.detector, self.estimator = detector, estimator
         self.detector.config, self.estimator.config = self.config.detector, self.config.keypoints
+
+    def close(self) -> None:
+        """Free the networks."""
+        for stage in (self.detector, self.estimator):
+            stage.backend.close()
 
     def reset(self) -> None:
         """Forget all hands. Ids go on counting, so an id always means one hand."""

@@ -75,8 +75,9 @@ class HandTracks:
         self.reset()
 
     def reconfigure(self, track: TrackConfig, flow: FlowConfig) -> None:
-        """Take over new settings; the tracks live on."""
+        """Take over new settings; the tracks live on, the oldest ones where there may be fewer."""
         self.config, self._flow = track, FlowPropagator(flow)
+        self._tracks = sorted(self._tracks, key=lambda one: one.id)[: track.max_hands]
 
     def reset(self) -> None:
         """Forget all tracks; ids go on counting."""

@@ -229,3 +229,18 @@ def test_a_budget_in_seconds_may_be_longer_than_the_time_between_images():
     """Steps without a pause are as wanted then."""
     stream = Stream(lambda level: 3 * PERIOD_S, step_s=0.1)
     assert stream.run(20) == Level.FULL
+
+
+BURSTS = [(0.002, 0.0647), (0.002, 0.002, 0.0962), (0.012, 0.0547), (0.028, 0.0387)]
+
+
+@pytest.mark.parametrize("gaps_s", BURSTS, ids=["pairs", "triples", "uneven", "jitter"])
+def test_images_that_come_in_bursts_leave_time_for_each(gaps_s):
+    """As networks deliver them: 30 Hz in the mean. What keeps up with the mean gives nothing up."""
+    budget, stamp_s = Budget(BudgetConfig()), 100.0
+    for index in range(300):
+        stamp_s += gaps_s[index % len(gaps_s)]
+        assert budget.takes(stamp_s)
+        budget.step(0.015)
+    assert budget.level == Level.FULL
+    assert budget.budget_s == pytest.approx(sum(gaps_s) / len(gaps_s), rel=0.05)

@@ -10,7 +10,7 @@ from hand_tracking_ros.depth import HAND_M, SKIN_M, joint_depths
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.kinematics import HandPose, exp_rotation
 from hand_tracking_ros.skeleton import Side
-from hand_tracking_ros.smoothing import HandFilter, view_of
+from hand_tracking_ros.smoothing import HandFilter
 from hand_tracking_ros.types import Camera, Frame, HandKeypoints, Scale, Source
 
 CAMERA = Camera(500, 500, 320, 240)
@@ -53,7 +53,7 @@ def test_a_depth_image_measures_the_hand():
         seen = HandKeypoints(
             1, box_around(pixels), Source.DETECTED, pixels.copy(), np.full(21, 0.9), relative, 1.0, 0.99
         )
-        views = {1: [view_of(seen, CAMERA, depth)]}
+        views = hand_filter.depth_views([seen], CAMERA, depth)
         (hand,) = hand_filter.apply([seen], frame / 30, CAMERA, views)
     assert hand.scale == Scale.MEASURED
     assert hand_filter.size.palm_m == pytest.approx(0.1, rel=0.04)
@@ -68,3 +68,34 @@ def test_a_depth_image_that_does_not_fit_is_refused():
         Frame(image, 0.0, None, np.zeros((24, 32), np.float32))
     with pytest.raises(ValueError, match="float image in metres"):
         Frame(image, 0.0, None, np.zeros((48, 64), np.uint16))
+
+
+@pytest.mark.parametrize("wrong", ["wall behind", "nothing, as 65.535 m", "a tenth"])
+def test_depth_that_contradicts_the_size_of_the_hand_is_left_out(wrong):
+    pose, pixels, depth = hand_and_depth(palm_m=0.088)
+    relative = (pose.points()[:, 2] - pose.points()[9, 2]) / pose.palm_m
+    seen = HandKeypoints(1, box_around(pixels), Source.DETECTED, pixels, np.full(21, 0.9), relative, 1.0, 0.99)
+    hand_filter, away_m = HandFilter(), pose.points()[9, 2]
+    bad = {
+        "wall behind": np.full_like(depth, 4 * away_m),
+        "nothing, as 65.535 m": np.full_like(depth, 65.535),
+        "a tenth": depth / 10,
+    }[wrong]
+    for frame in range(30):
+        image = depth if frame < 15 else bad
+        (hand,) = hand_filter.apply([seen], frame / 30, CAMERA, hand_filter.depth_views([seen], CAMERA, image))
+        assert hand.points_3d[9, 2] == pytest.approx(away_m, rel=0.05)
+    assert hand_filter.size.is_measured and hand_filter.size.palm_m == pytest.approx(0.088, rel=0.05)
+    assert hand_filter.depths_refused == (0 if wrong.startswith("nothing") else 15)
+
+
+@pytest.mark.parametrize("palm_m", [0.06, 0.11])
+def test_depth_measures_small_and_large_hands_all_the_same(palm_m):
+    pose, pixels, depth = hand_and_depth(palm_m=palm_m)
+    relative = (pose.points()[:, 2] - pose.points()[9, 2]) / pose.palm_m
+    seen = HandKeypoints(1, box_around(pixels), Source.DETECTED, pixels, np.full(21, 0.9), relative, 1.0, 0.99)
+    hand_filter = HandFilter()
+    for frame in range(25):
+        hand_filter.apply([seen], frame / 30, CAMERA, hand_filter.depth_views([seen], CAMERA, depth))
+    assert hand_filter.depths_refused == 0
+    assert hand_filter.size.palm_m == pytest.approx(palm_m, rel=0.06)

@@ -300,3 +300,24 @@ def test_another_opinion_is_moved_onto_what_flow_found():
         np.delete(moved_onto(other, flow, few), 6, axis=0), np.delete(flow, 6, axis=0), atol=1e-9
     )
     assert np.isnan(moved_onto(np.full((21, 2), np.nan), flow, followed)).all()
+
+
+@pytest.mark.parametrize("gain", [0.7, 0.9, 1.1, 1.3])
+def test_lamps_that_flicker_do_not_stop_the_flow(scene, gain):
+    """LED lamps and exposure control change the brightness of a whole image from one frame to the next."""
+    points, shift = hand_points(), similarity(shift=(5.0, -3.0))
+    dim = np.clip(0.75 * scene, 0, 255)  # so that nothing is saturated in the brighter image
+    now = np.clip(gain * moved(dim.astype(np.uint8), shift), 0, 255).astype(np.uint8)
+    motion = propagate(dim.astype(np.uint8), now, points)
+    assert motion.enough and motion.followed.sum() >= 18
+    assert np.linalg.norm(motion.keypoints_px - points - (5, -3), axis=1).max() < 0.5
+
+
+def test_what_comes_into_view_is_not_taken_for_other_light(scene):
+    """A dark sleeve over a third of the image changes its mean, not the light."""
+    points, shift = hand_points(), similarity(shift=(2.0, 1.0))
+    now = moved(scene, shift)
+    now[:, 430:] //= 3
+    motion = propagate(scene, now, points)
+    assert motion.enough
+    assert np.linalg.norm(motion.keypoints_px - points - (2, 1), axis=1).max() < 0.5

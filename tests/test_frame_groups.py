@@ -149,3 +149,12 @@ def test_time_that_goes_back_starts_afresh():
     assert groups.is_complete(6.0) and groups.take() == [1.0, 1.0]
     groups.add(0, 1.0, 1.0, 6.0)  # the same image once more
     assert not groups.has_news and groups.streams[0].dropped == 1
+
+
+@pytest.mark.parametrize("ahead_s", [10.0, 3600.0])
+def test_the_others_go_on_when_a_camera_whose_stamps_were_ahead_is_gone(ahead_s):
+    """Its stamps were 10 s, or an hour, ahead of the other's until it was unplugged at 2 s."""
+    given, groups = play(stream(0, 150) + stream(1, 60, clock_s=ahead_s))
+    alone = [first for first, second in given if second is None and first is not None and first > 2.6]
+    assert len(alone) > 60 and alone == sorted(alone)
+    assert groups.is_silent(1, 5.0) and not groups.is_silent(0, 5.0)

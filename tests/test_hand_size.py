@@ -118,3 +118,10 @@ def test_wrong_fingers_say_what_is_wrong(finger, message, capsys):
 def test_a_finger_given_twice_is_no_finger(capsys):
     assert main(["size", "--palm-mm", "90", "--finger-mm", "ring=40,25,18", "--finger-mm", "ring=41,25,18"]) == 2
     assert "every finger once, got ring=40,25,18, ring=41,25,18" in capsys.readouterr().err
+
+
+def test_a_home_that_nobody_has_is_said():
+    with pytest.raises(ConfigError, match=r"cannot write hand size ~nobody7/me.yaml: Could not determine home"):
+        save_hand_size("~nobody7/me.yaml", HandSize())
+    with pytest.raises(ConfigError, match=r"cannot read hand size ~nobody7/me.yaml: Could not determine home"):
+        load_hand_size("~nobody7/me.yaml")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,7 +24,13 @@ from hand_tracking_ros.calibration import Calibration, save_camera_yaml
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.msg import HandArray, HandBox, HandBoxArray, HandKeypoints, HandKeypointsArray
 from hand_tracking_ros.nodes.base import image_qos, result_qos
-from hand_tracking_ros.nodes.conversions import boxes_to_message, image_to_message, keypoints_to_message, time_from_ns
+from hand_tracking_ros.nodes.conversions import (
+    boxes_to_message,
+    image_to_message,
+    keypoints_to_message,
+    stamp_ns,
+    time_from_ns,
+)
 from hand_tracking_ros.nodes.diagnostics import Statistics
 from hand_tracking_ros.nodes.image_input import CameraInput
 from hand_tracking_ros.types import HandBox as KnownBox
@@ -328,19 +337,52 @@ def test_a_bad_calibration_fails_the_configure_transition(ros, tmp_path, capfd):
     assert "cannot read camera calibration nowhere.yaml" in capfd.readouterr().err
 
 
-def test_a_source_that_fails_is_opened_again(ros, tmp_path, capfd):
-    """The second of three images is damaged: the folder fails there, is reopened, fails again, until it is mended."""
+def test_a_damaged_image_of_a_folder_is_passed_over(ros, tmp_path, capfd):
+    """The second of three images is damaged: it is counted, and the third comes at its own time."""
     folder = tmp_path / "clip"
     write_clip(folder, count=3)
-    good = (folder / "0001.png").read_bytes()
     (folder / "0001.png").write_bytes(b"not an image")
-    node = ros.node("camera_node", "/again", camera__source=str(folder), camera__reconnect_s=0.05)
+    images = ros.listen(Image, "/past/image_raw", image_qos(10, reliable=True))
+    parameters = {"camera__wait_for_subscribers": 1, "camera__reliable": True, "camera__fps": 10.0}
+    node = ros.node("camera_node", "/past", camera__source=str(folder), **parameters)
     assert node.bring_up()
-    ros.until(lambda: int(diagnostics(node)["reconnects"]) >= 2, "two attempts")
-    assert "cannot read image" in diagnostics(node)["message"]
-    (folder / "0001.png").write_bytes(good)
-    ros.until(lambda: "(ended)" in diagnostics(node)["source"], "the end of the mended clip")
-    assert "cannot read image" in capfd.readouterr().err and "source" not in node.statistics.problems
+    ros.until(lambda: "(ended)" in diagnostics(node)["source"] and len(images) == 2, "the end of the clip")
+    first, last = (stamp_ns(image.header.stamp) for image in images)
+    assert last - first == pytest.approx(0.2e9, abs=1e3)
+    report = diagnostics(node)
+    assert (report["frames"], report["skipped"], report["reconnects"]) == ("2", "1", "0")
+    assert "cannot read image" in capfd.readouterr().err
+
+
+class _Stream(BaseHTTPRequestHandler):
+    """A network camera that breaks off after some images, again and again."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        self.end_headers()
+        jpeg = cv2.imencode(".jpg", draw((300, 240)))[1].tobytes()
+        for _ in range(8):
+            self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg))
+            self.wfile.write(jpeg + b"\r\n")
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+def test_a_stream_that_breaks_off_is_opened_again(ros, capfd):
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Stream) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = f"http://127.0.0.1:{server.server_port}/stream.mjpg"
+        images = ros.listen(Image, "/again/image_raw", image_qos(10))
+        node = ros.node("camera_node", "/again", camera__source=source, camera__reconnect_s=0.05)
+        assert node.bring_up()
+        ros.until(lambda: int(diagnostics(node)["reconnects"]) >= 2, "two attempts")
+        before = len(images)
+        ros.until(lambda: len(images) > before, "images of another attempt")
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        server.shutdown()
+    assert "stopped delivering images" in capfd.readouterr().err and "source" not in node.statistics.problems
 
 
 def test_a_calibration_for_another_size_is_reported_and_left_out(ros, tmp_path):
@@ -377,3 +419,26 @@ def test_stage_nodes_survive_nonsense_from_other_stages(ros, models):
     ros.until(lambda: diagnostics(filter_node)["skipped"] == "1", "the bad keypoints to be counted")
     keypoints.publish(HandKeypointsArray(header=header))
     ros.until(lambda: len(hands) == 1, "an answer to good keypoints")
+
+
+def test_images_with_one_stamp_are_reported(ros, models):
+    """A driver that stamps nothing sends 0 all the time: the first image is tracked, and why no other is said."""
+    tracker = Tracker(ros, "/unstamped", models)
+    for _ in range(3):
+        tracker.images.publish(image_to_message(draw((300, 240)), Header(frame_id="eye")))
+        ros.spin(0.1)
+    ros.until(lambda: diagnostics(tracker.node)["skipped"] == "2", "the others to be counted")
+    assert "the camera's driver has to stamp every image" in diagnostics(tracker.node)["message"]
+    assert len(tracker.hands) == 1
+
+
+def test_requests_whose_images_never_come_do_not_pile_up(ros, models):
+    node = ros.node("keypoint_node", "/never", **models)
+    assert node.bring_up()
+    boxes = ros.publisher(HandBoxArray, "/never/boxes", result_qos())
+    known = [KnownBox(box_around(hand_at(300, 240)), 1.0, 0.5, 1, Source.DETECTED)]
+    for count in range(40):
+        boxes.publish(boxes_to_message(known, Header(stamp=time_from_ns((count + 1) * 33 * MS)), WIDTH, HEIGHT))
+        ros.spin(0.01)
+    ros.until(lambda: int(diagnostics(node)["skipped"]) >= 20, "requests given up")
+    assert "never arrived" in diagnostics(node)["message"] and len(node._pairing._requests) <= 16

@@ -40,6 +40,41 @@ def test_frame_loss(arrivals, announced, lost, why, info_first):
     assert loss.lost == lost, why
 
 
+@pytest.mark.parametrize("gaps_ms", [(2.0, 64.7), (2.0, 2.0, 96.2), (12.0, 54.7)])
+def test_images_that_come_in_bursts_are_not_lost(gaps_ms):
+    loss, stamp = FrameLoss(), 0
+    for index in range(300):
+        stamp += round(gaps_ms[index % len(gaps_ms)] * MS)
+        loss.arrive(stamp)
+    assert loss.lost == 0
+
+
+@pytest.mark.parametrize("off_ns", [-900_000, -1000, 1000, 900_000])
+@pytest.mark.parametrize("info_first", [True, False])
+def test_a_camera_info_that_is_stamped_by_itself_belongs_to_its_image(off_ns, info_first):
+    loss, lost = FrameLoss(), (40, 41)
+    for index in range(100):
+        stamp = (index + 1) * 33 * MS
+        calls = [lambda s=stamp: loss.announce(s + off_ns)]
+        if index not in lost:
+            calls.insert(1 if info_first else 0, lambda s=stamp: loss.arrive(s))
+        for call in calls:
+            call()
+    assert loss.lost == len(lost)
+
+
+def test_the_stamp_of_the_image_before_is_noticed():
+    loss = FrameLoss()
+    assert [loss.arrive(stamp) for stamp in (0, 0, 5, 5, 5, 7, 3)] == [True, False, True, False, False, True, True]
+
+
+def test_what_was_wrong_with_a_stream_ends_with_it():
+    statistics = Statistics()
+    statistics.problems |= {"camera_info": "K has no focal lengths", "configure": "no such model"}
+    statistics.end_stream()
+    assert statistics.problems == {"configure": "no such model"}
+
+
 def status(statistics: Statistics, state: str = "active"):
     message = statistics.message("camera/hand_tracker_node", state, 2.0, Time(sec=5)).status[0]
     return message.level[0], message.message, {value.key: value.value for value in message.values}

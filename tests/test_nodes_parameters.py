@@ -56,6 +56,38 @@ def test_bad_values_are_refused_and_change_nothing(ros, name, value, says, why):
     assert node.get_parameter(name).value == before
 
 
+def test_values_that_do_not_go_together_are_refused(ros):
+    """Each is within its range; the arm goes on with the limits that it has."""
+    node = ros.node("arm_teleop_node", "/together")
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    (refused,) = node.set_parameters([Parameter("arm.low_x", value=0.9)])
+    assert not refused.successful and "low_x 0.9 must be less than high_x 0.7" in refused.reason
+    service = f"{node.get_fully_qualified_name()}/set_parameters_atomically"
+    both = [Parameter("arm.low_x", value=0.9), Parameter("arm.high_x", value=1.2)]
+    request = SetParametersAtomically.Request(parameters=[parameter.to_parameter_msg() for parameter in both])
+    assert ros.call(SetParametersAtomically, service, request).result.successful
+    node.guarded(lambda: None)()
+    assert (
+        (node.config.arm.low_x, node.config.arm.high_x)
+        == (0.9, 1.2)
+        == (
+            node._teleop.config.low_x,
+            node._teleop.config.high_x,
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["flow_node", "hand_tracker_node", "arm_teleop_node"])
+def test_a_parameter_may_be_set_before_the_node_is_configured(ros, name, models):
+    node = ros.node(name, f"/early_{name}", **(models if name == "hand_tracker_node" else {}))
+    value = Parameter("arm.scale", value=0.5) if name == "arm_teleop_node" else Parameter("track.max_hands", value=1)
+    node.set_parameters([value])
+    node.guarded(lambda: None)()  # as a timer that runs already
+    assert not node.statistics.skipped
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert value.value in (node.config.arm.scale if name == "arm_teleop_node" else node.config.track.max_hands,)
+
+
 BAD_STARTS = [
     ("track__max_hands", 0, "parameter 'track.max_hands' must be between 1 and 16, got 0"),
     ("track__max_hands", "two", "parameter 'track.max_hands' must be int, got 'two'"),

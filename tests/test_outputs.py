@@ -384,3 +384,11 @@ def test_urdf_of_a_calibrated_hand(tmp_path, capsys):
 def test_finger_links_are_named_as_openxr_names_them():
     links = {link.removeprefix("left_") for link in urdf.keypoint_links(Side.LEFT)[1:]}
     assert links <= {*openxr.XR_JOINT_NAMES} and len(links) == 4 * len(FINGERS)
+
+
+def test_a_pose_that_is_not_finite_does_not_spoil_what_follows():
+    reader, fist, opened = SignReader(), pose_of(SHAPES[Gesture.FIST]), pose_of(SHAPES[Gesture.OPEN])
+    broken = replace(fist, angles=np.full(20, np.nan))
+    poses = [fist] * 30 + [broken] + [opened] * 30
+    named = [reader.read(1, pose, k / 30).gesture for k, pose in enumerate(poses)]
+    assert named[29] == Gesture.FIST and named[-1] == Gesture.OPEN

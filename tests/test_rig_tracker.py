@@ -353,3 +353,19 @@ def test_the_command_says_what_is_wrong_with_its_cameras(clip, tmp_path, capsys)
     ):
         assert main(["track", first, *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_same_settings_change_nothing(clip):
+    rig, images = clip
+    config = TrackerConfig(track=TrackConfig(max_hands=1))
+    tracker = RigTracker(rig, config)
+
+    def ids(pair) -> list[int]:
+        frames = [Frame(image, ids.count / 30) for image in pair]
+        ids.count += 1
+        return [hand.id for hand in tracker.step(frames)]
+
+    ids.count = 0
+    before = [ids(pair) for pair in images[:12]][-1]
+    tracker.reconfigure(config)
+    assert before and ids(images[12]) == before

@@ -300,3 +300,56 @@ def test_a_hand_without_a_place_in_the_image_has_a_pose_and_no_keypoints():
     assert coasting.id == hand.id and coasting.source == Source.PREDICTED
     image = np.full((480, 640, 3), 90, np.uint8)
     np.testing.assert_array_equal(draw_hands(image, [hand]), image)
+
+
+def test_a_pose_that_no_image_has_renewed_coasts_and_ends():
+    """A hand moves to a corner where this lens has no rays, and rests there: KeyNet sees it all along."""
+    camera = Camera(300, 300, 320, 240, "plumb_bob", (-0.36, 0.15, 0.0, 0.0, -0.03))
+    hand_filter, track = HandFilter(), TrackConfig()
+    frames = [observed((320 + min(10 * k, 300), 260 + min(8 * k, 240)), 45, right=0.97) for k in range(60)]
+    hands = [hand_filter.apply([seen], k / 30, camera)[0] for k, seen in enumerate(frames)]
+    posed = [hand.pose is not None for hand in hands]
+    assert all(posed[:20]) and not any(posed[-15:])
+    for k, hand in enumerate(hands):
+        if hand.pose is not None:
+            assert np.isfinite(hand.points_3d).all() and np.isfinite(hand.velocities_3d).all()
+            rays = np.isfinite(camera.rays(frames[k].keypoints_px)).all(axis=1)
+            assert rays.any() or hand.source == Source.PREDICTED
+    last = max(k for k, has in enumerate(posed) if has)
+    renewed = max(k for k, hand in enumerate(hands) if hand.pose is not None and hand.source != Source.PREDICTED)
+    assert 0 < (last - renewed) / 30 <= track.coast_s + 1e-6
+
+
+def test_a_hand_that_was_seen_is_not_called_predicted_wherever_it_was_looked_for():
+    """Flow may lose a hand, in flickering light say, that KeyNet then sees where the last motion leads."""
+    (hand,) = HandFilter().apply([replace(observed(), source=Source.PREDICTED)], 0.0)
+    assert hand.source == Source.PROPAGATED
+    hand_filter = HandFilter()
+    hand_filter.apply([observed()], 0.0)
+    (unseen,) = hand_filter.apply([observed(presence=0.0)], 1 / 30)
+    assert unseen.source == Source.PREDICTED
+
+
+def test_the_first_view_of_another_hand_does_not_turn_a_known_one_around():
+    first = [observed(right=0.93)]
+    other = [observed((500.0, 300.0), id=2, right=r) for r in (0.99, 0.1, 0.1, 0.1)]
+    frames = run([first] * 150 + [[*first, seen] for seen in other])
+    assert {frame[0].side for frame in frames} == {Side.RIGHT}
+    assert [frame[1].side for frame in frames[150:]] == [Side.LEFT] * 4
+
+
+def test_the_same_settings_change_nothing_and_others_start_afresh():
+    hand_filter = HandFilter()
+    for k in range(5):
+        hand_filter.apply([observed(presence=0.9)], k / 30)
+    weak = observed(presence=0.6)  # enough to be kept, not to be new
+    hand_filter.reconfigure(FilterConfig(), TrackConfig(), PoseConfig())
+    assert [hand.id for hand in hand_filter.apply([weak], 5 / 30)] == [1]
+    hand_filter.reconfigure(FilterConfig(beta=2.0), TrackConfig(), PoseConfig())
+    assert hand_filter.apply([weak], 6 / 30) == []
+
+
+def test_sides_need_no_memory_and_stamps_may_repeat():
+    hand_filter = HandFilter(FilterConfig(side_memory_s=0.0))
+    sides = [hand_filter.apply([observed(right=r)], t)[0].side for r, t in ((0.9, 0.0), (0.9, 0.1), (0.02, 0.1))]
+    assert sides == [Side.RIGHT, Side.RIGHT, Side.LEFT]

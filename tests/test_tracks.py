@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hand_tracking_ros.config import TrackConfig
+from hand_tracking_ros.config import FlowConfig, TrackConfig
 from hand_tracking_ros.geometry import Box
 from hand_tracking_ros.tracks import HandTracks
 from hand_tracking_ros.types import HandBox, HandKeypoints, Source
@@ -384,3 +384,11 @@ def test_the_hands_of_two_people_may_be_of_the_same_side():
     boxes = tracks.associate([detection(200, 240), detection(450, 240)], 0.0)
     tracks.update([replace(keypoints(box), right_score=right) for box, right in zip(boxes, (0.9, 0.95))], 0.0)
     assert [box.right_score for box in tracks.predict(view(), 0.033)] == pytest.approx([0.9, 0.95], abs=0.001)
+
+
+def test_fewer_hands_leave_the_oldest_tracks():
+    tracks = HandTracks(TrackConfig(max_hands=2))
+    see(tracks, 0.0, detection(200, 240), detection(450, 240))
+    ids = [box.id for box in tracks.boxes()]
+    tracks.reconfigure(TrackConfig(max_hands=1), FlowConfig())
+    assert len(ids) == 2 and [box.id for box in tracks.boxes()] == [min(ids)]

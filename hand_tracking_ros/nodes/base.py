@@ -131,9 +131,8 @@ class HandNode(LifecycleNode):
         @wraps(callback)
         def run(*args):
             try:
-                if self._declared.changed:
-                    self.config = self._declared.read()
-                    self.apply()
+                if self._declared.changed and self._state in ("inactive", "active"):
+                    self._apply()
                 callback(*args)
             except HandTrackingError as error:
                 self.skip(str(error))
@@ -143,6 +142,15 @@ class HandNode(LifecycleNode):
                 self.skip(f"internal error: {error!r}", traceback.format_exc())
 
         return run
+
+    def _apply(self) -> None:
+        """Take over the parameters as they stand; what cannot be applied leaves the old ones in force."""
+        old, self.config = self.config, self._declared.read()
+        try:
+            self.apply()
+        except Exception:
+            self.config = old
+            raise
 
     def skip(self, reason: str, details: str = "") -> None:
         """Count a frame that was not processed, and say so now and then."""
@@ -237,6 +245,7 @@ class HandNode(LifecycleNode):
         self._subscriptions_of_stream.clear()
         self.statistics.loss.reset()
         self.deactivate()
+        self.statistics.end_stream()
 
     def _free(self) -> None:
         for publisher in self._publishers_of_node:

@@ -24,6 +24,7 @@ from hand_tracking_ros.sources import Source, SourceImage, open_source
 
 MAX_RECONNECT_S = 10.0
 SETTLE_S = 0.5  # the publisher learns of a subscriber before that is ready to receive
+DAMAGED_S = 0.01  # after a damaged image of a file; doubles with every one that follows, up to MAX_RECONNECT_S
 JOIN_S = 5.0  # a read that blocks for longer is left to end on its own
 
 
@@ -79,8 +80,8 @@ class CameraNode(HandNode):
         )
 
     def _capture(self, source: Source | None, stop: threading.Event) -> None:
-        """Read and publish until ``stop`` or the end of a file; open the source again when it fails."""
-        wait_s = self.config.camera.reconnect_s
+        """Read and publish until ``stop`` or the end of a file; open a camera again when it fails."""
+        wait_s, damaged_s = self.config.camera.reconnect_s, DAMAGED_S
         start_ns = None
         self._wait_for_subscribers(stop)
         while not stop.is_set():
@@ -92,7 +93,7 @@ class CameraNode(HandNode):
                 if item is None:
                     self._ended()
                     break
-                wait_s = self.config.camera.reconnect_s
+                wait_s, damaged_s = self.config.camera.reconnect_s, DAMAGED_S
                 now_ns = self.get_clock().now().nanoseconds
                 if source.live:
                     start_ns = now_ns - int(time.monotonic() * 1e9)
@@ -101,6 +102,11 @@ class CameraNode(HandNode):
                 if not stop.is_set():
                     self._publish(item, start_ns + int(item.stamp_s * 1e9))
             except (SourceError, cv2.error) as error:
+                if source is not None and not source.live:  # the next image of a file may be a good one
+                    self.skip(str(error))
+                    stop.wait(damaged_s)
+                    damaged_s = min(2 * damaged_s, MAX_RECONNECT_S)
+                    continue
                 if source is not None:
                     source.close()
                     source = None

@@ -65,8 +65,12 @@ class DepthInput:
 
     def add(self, message: Message) -> None:
         """An image, or what was seen in it, has arrived."""
-        if self._waiting is not None:
+        try:
             self._give_up_waiting()
+        finally:  # an image that cannot be read does not take the next one with it
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
         if self._is_silent or self._has_come(message):
             self._hand_on(message, self._nearest(message))
         else:

@@ -12,14 +12,17 @@ WINDOW = 600  # latencies kept, about 10 s at 60 Hz
 MAX_REASONS = 8  # different reasons listed one by one
 MEMORY = 128  # stamps
 LATE_NS = 1_000_000_000  # a camera_info that is older than this belongs to another run of the stream
+SAME_NS = 1_000_000  # drivers that stamp an image and its camera_info one after the other are off by less
+BURST_SHARE = 0.4  # of the mean gap: a shorter one lies within a burst, as networks deliver them
+TRANSITIONS = ("configure", "activate")  # problems of these outlast a stream
 
 
 class FrameLoss:
     """Counts input frames that never reached the node.
 
-    Every camera_info announces an image with the same stamp, and may come before or after it: an announced stamp
-    between two images that arrived is a lost one. Without camera_info, the gaps between stamps are compared with the
-    usual one. Stamps are in nanoseconds; a backward jump starts afresh.
+    Every camera_info announces an image with the same stamp, to a millisecond, and may come before or after it: an
+    announced stamp between two images that arrived is a lost one. Without camera_info, the gaps between stamps are
+    compared with the usual one. Stamps are in nanoseconds; a backward jump starts afresh.
     """
 
     def __init__(self) -> None:
@@ -38,28 +41,36 @@ class FrameLoss:
     def announce(self, stamp: int) -> None:
         """A camera_info with this stamp has arrived."""
         self._announced = True
-        if self._last is None or stamp > self._last:
+        if self._last is None or stamp > self._last + SAME_NS:
             self._expected.append(stamp)
-        elif stamp > max(self._first, self._last - LATE_NS) and stamp not in self._arrived:
+        elif stamp > max(self._first, self._last - LATE_NS) and not self._has_arrived(stamp):
             self.lost += 1
 
-    def arrive(self, stamp: int) -> None:
-        """An image with this stamp has arrived."""
-        if self._last is not None and stamp <= self._last:
+    def _has_arrived(self, stamp: int) -> bool:
+        return any(abs(arrived - stamp) <= SAME_NS for arrived in self._arrived)
+
+    def arrive(self, stamp: int) -> bool:
+        """An image with this stamp has arrived. False where it is the stamp of the image before."""
+        if stamp == self._last:
+            return False
+        if self._last is not None and stamp < self._last:
             self.reset()
         if self._last is None:
             self._first = stamp
         elif self._announced:
-            self.lost += sum(expected < stamp for expected in self._expected)
+            self.lost += sum(expected < stamp - SAME_NS for expected in self._expected)
         else:
             self._count_gap(stamp - self._last)
-        self._expected = deque((e for e in self._expected if e > stamp), maxlen=MEMORY)
+        self._expected = deque((e for e in self._expected if e > stamp + SAME_NS), maxlen=MEMORY)
         self._arrived.append(stamp)
         self._last = stamp
+        return True
 
     def _count_gap(self, gap: int) -> None:
         self._gaps.append(gap)
-        usual = sorted(self._gaps)[len(self._gaps) // 10]
+        least = BURST_SHARE * sum(self._gaps) / len(self._gaps)
+        longer = sorted(one for one in self._gaps if one >= least)
+        usual = longer[len(longer) // 10]
         if len(self._gaps) >= 8 and gap > 1.5 * usual:
             self.lost += round(gap / usual) - 1
 
@@ -92,6 +103,10 @@ class Statistics:
         self._last_reason = reason
         known = reason in self.skipped or len(self.skipped) < MAX_REASONS
         self.skipped[reason if known else "other reasons"] += 1
+
+    def end_stream(self) -> None:
+        """Nothing is processed any more: what was wrong with the stream says nothing about the next one."""
+        self.problems = {where: what for where, what in self.problems.items() if where in TRANSITIONS}
 
     def message(self, name: str, state: str, period_s: float, stamp) -> DiagnosticArray:
         """The status of the node ``name`` in lifecycle ``state``, ``period_s`` after the last one."""

@@ -13,7 +13,7 @@ from hand_tracking_ros.nodes.hand_size_services import ONE_CAMERA, HandSizeServi
 from hand_tracking_ros.nodes.image_input import PAIRING_DEPTH, CameraInput, ImageInput, ImagePairing, Stopwatch
 from hand_tracking_ros.nodes.settings import FilterNodeConfig
 from hand_tracking_ros.nodes.visuals import HandPublisher
-from hand_tracking_ros.smoothing import HandFilter, depth_views
+from hand_tracking_ros.smoothing import HandFilter
 
 
 class FilterNode(HandNode):
@@ -74,7 +74,8 @@ class FilterNode(HandNode):
         keypoints, camera, depth_m = keypoints_from_message(message), self._camera.fitting(shape), None
         if self.config.depth.enabled:
             depth_m = self._depth.read(depth, shape, camera)
-        hands = self._filter.apply(keypoints, stamp_s(header.stamp), camera, depth_views(keypoints, camera, depth_m))
+        views = self._filter.depth_views(keypoints, camera, depth_m)
+        hands = self._filter.apply(keypoints, stamp_s(header.stamp), camera, views)
         filter_s = watch.lap()
         self._output.publish(hands, header, width=message.image_width, height=message.image_height)
         self.statistics.frame(filter=filter_s, publish=watch.lap(), age=self._images.age_s(message))

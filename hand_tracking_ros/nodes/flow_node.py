@@ -83,7 +83,8 @@ class FlowNode(HandNode):
         self._tracks.reconfigure(self.config.track, self.config.flow)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self.statistics.loss.arrive(stamp_ns(message.header.stamp))
+        if not self._images.is_new(message):
+            return
         if self._newest is not None:
             self.statistics.loss.lost += 1
         self._newest = message

@@ -12,7 +12,7 @@ from hand_tracking_ros.nodes.base import HandNode
 from hand_tracking_ros.rig_watch import strange_palm
 from hand_tracking_ros.smoothing import HandFilter
 
-PROBLEM = "hand size"
+PROBLEM, DEPTH = "hand size", "depth of hands"
 ONE_CAMERA = (
     "check the focal length in camera_info, that depth images are aligned with the image and in the right unit, and "
     "pose.size_file, where it is set"
@@ -25,6 +25,7 @@ class HandSizeServices:
 
     def __init__(self, node: HandNode, find_filter: Callable[[], HandFilter | None], check: str = "") -> None:
         self._node, self._find_filter, self._check = node, find_filter, check
+        self._refused = 0
         node.create_service(Trigger, "~/save_hand_size", self._save)
         node.create_service(Trigger, "~/reset_hand_size", self._reset)
 
@@ -36,10 +37,24 @@ class HandSizeServices:
         statistics, size = self._node.statistics, hand_filter.size
         statistics.facts |= hand_size_facts(size)
         known, strange = statistics.problems.pop(PROBLEM, None), strange_palm(size)
+        self._report_depth(hand_filter.depths_refused)
         if self._check and strange:
             statistics.problems[PROBLEM] = f"{strange}, {self._check}"
             if known is None:
                 self._node.get_logger().warning(f"{PROBLEM}: {statistics.problems[PROBLEM]}")
+
+    def _report_depth(self, refused: int) -> None:
+        """Say when depth was left out since the last report because a hand cannot be there and be of its size."""
+        statistics, new, self._refused = self._node.statistics, refused - self._refused, refused
+        if refused:
+            statistics.facts["depth_refused"] = refused
+        statistics.problems.pop(DEPTH, None)
+        if new > 0:
+            statistics.problems[DEPTH] = (
+                f"depth of {new} hands left out: by the size of the hand it is much nearer or further away; check the "
+                "unit of depth images, their alignment, and what the driver fills holes with"
+            )
+            self._node.warn(f"{DEPTH}: {statistics.problems[DEPTH]}")
 
     def clear(self) -> None:
         """Report nothing while the node is not active."""

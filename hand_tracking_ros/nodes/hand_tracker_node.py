@@ -5,7 +5,7 @@ from __future__ import annotations
 from sensor_msgs.msg import CompressedImage, Image
 
 from hand_tracking_ros.nodes.base import HandNode, run
-from hand_tracking_ros.nodes.conversions import stamp_ns, stamp_s
+from hand_tracking_ros.nodes.conversions import stamp_s
 from hand_tracking_ros.nodes.depth_input import DepthInput
 from hand_tracking_ros.nodes.hand_size_services import ONE_CAMERA, HandSizeServices
 from hand_tracking_ros.nodes.image_input import CameraInput, ImageInput, Stopwatch
@@ -53,6 +53,8 @@ class HandTrackerNode(HandNode):
     def cleanup(self) -> None:
         if self._load is not None:
             self._load.close()
+        elif self._tracker is not None:
+            self._tracker.close()
         self._tracker = self._load = None
 
     def apply(self) -> None:
@@ -66,8 +68,7 @@ class HandTrackerNode(HandNode):
             self._depth.observe()
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self.statistics.loss.arrive(stamp_ns(message.header.stamp))
-        if not self._load.takes(message):
+        if not self._images.is_new(message) or not self._load.takes(message):
             return
         if self.config.depth.enabled:
             self._depth.add(message)

@@ -113,6 +113,17 @@ class ImageInput:
         """(H, W, 3) uint8. Raises ImageError."""
         return image_from_message(message, color=True, bits=self._node.config.image.bits)
 
+    def is_new(self, message: Image | CompressedImage, loss: FrameLoss | None = None) -> bool:
+        """Count an image that has arrived; False, and reported, where it has the stamp of the image before."""
+        stamp = message.header.stamp
+        if (loss or self._node.statistics.loss).arrive(stamp_ns(stamp)):
+            return True
+        self._node.skip(
+            f"two images of {message.header.frame_id or 'the camera'} have the same stamp: the camera's driver has to "
+            "stamp every image with the time at which it was taken"
+        )
+        return False
+
     def age_s(self, message: Image | CompressedImage) -> float:
         """Seconds since the image was taken, by the node's clock."""
         return (self._node.get_clock().now().nanoseconds - stamp_ns(message.header.stamp)) * 1e-9
@@ -146,8 +157,7 @@ class ImagePairing:
         if len(self._images) > PAIRING_DEPTH:
             del self._images[next(iter(self._images))]
         for earlier in [waiting for waiting in self._requests if waiting < stamp]:
-            del self._requests[earlier]
-            self._node.skip(f"the image that another stage asks about never arrived; {LARGE_IMAGES}")
+            self._give_up(earlier)
         if stamp in self._requests:
             self._process(self._requests.pop(stamp), message)
 
@@ -160,6 +170,12 @@ class ImagePairing:
             self._node.skip(f"the image that another stage asks about never arrived, or is too old; {LARGE_IMAGES}")
         else:
             self._requests[stamp] = request
+            if len(self._requests) > PAIRING_DEPTH:
+                self._give_up(next(iter(self._requests)))
+
+    def _give_up(self, stamp: int) -> None:
+        del self._requests[stamp]
+        self._node.skip(f"the image that another stage asks about never arrived; {LARGE_IMAGES}")
 
 
 class Deadline:

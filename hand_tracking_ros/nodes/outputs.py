@@ -51,7 +51,7 @@ class PosePublisher:
 
     def publish(self, hands: Sequence[Hand], header: Header, width: int, height: int) -> None:
         """The hands of one image of ``width`` x ``height`` px."""
-        posed = [hand for hand in hands if hand.pose is not None]
+        posed = [hand for hand in hands if hand.pose is not None and np.isfinite(hand.points_3d).all()]
         if len(posed) < len(hands) and self._is_wanted:
             self._node.warn(
                 "hands have no pose in metres, so that pose topics lack them: camera_info is missing or not "

@@ -40,7 +40,12 @@ class Parameters:
         self.changed = False
         if self._problems:
             raise ConfigError("; ".join(self._problems.values()))
-        return from_flat(self._type, {name: self._node.get_parameter(name).value for name in self._fields})
+        return self._built({})
+
+    def _built(self, changes: dict[str, Any]) -> Any:
+        """The parameters as they stand, with some changes. Raises ConfigError where they do not go together."""
+        values = {name: self._node.get_parameter(name).value for name in self._fields}
+        return from_flat(self._type, values | {name: value for name, value in changes.items() if name in values})
 
     def _with_profile(self, start_values: dict[str, Any]) -> dict[str, Any]:
         """What is not set is what the machine's profile says; the log names the profile."""
@@ -72,6 +77,10 @@ class Parameters:
                     check_value(parameter.name, parameter.value, self._fields[parameter.name])
                 except ConfigError as error:
                     return SetParametersResult(successful=False, reason=str(error))
+        try:
+            self._built({parameter.name: parameter.value for parameter in parameters})
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         for parameter in parameters:
             self._problems.pop(parameter.name, None)
         self.changed = True

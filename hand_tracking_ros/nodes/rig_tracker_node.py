@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 from hand_tracking_ros.errors import ConfigError, HandTrackingError, ImageError
 from hand_tracking_ros.frame_groups import FrameGroups
 from hand_tracking_ros.nodes.base import HandNode, run
-from hand_tracking_ros.nodes.conversions import stamp_ns, stamp_s
+from hand_tracking_ros.nodes.conversions import stamp_s
 from hand_tracking_ros.nodes.depth_input import DepthInput
 from hand_tracking_ros.nodes.diagnostics import FrameLoss
 from hand_tracking_ros.nodes.hand_size_services import HandSizeServices
@@ -96,6 +96,8 @@ class RigTrackerNode(HandNode):
         self._depths.clear()
         if self._load is not None:
             self._load.close()
+        elif self._tracker is not None:
+            self._tracker.close()
         self._tracker = self._load = None
 
     def apply(self) -> None:
@@ -131,8 +133,8 @@ class RigTrackerNode(HandNode):
         self._groups.sync_s, self._groups.wait_s, self._groups.silent_s = config.sync_s, config.wait_s, config.silent_s
 
     def _on_image(self, index: int, message: Image | CompressedImage) -> None:
-        loss = self._losses[index]
-        loss.arrive(stamp_ns(message.header.stamp))
+        if not self._images.is_new(message, self._losses[index]):
+            return
         self.statistics.loss.lost = sum(loss.lost for loss in self._losses)
         if index in self._depths:
             self._depths[index].add(message)
@@ -143,9 +145,11 @@ class RigTrackerNode(HandNode):
         arrived = _Arrived(self._images.mono(message), message, depth)
         self._check_size(index, arrived.mono)
         now_s = time.monotonic()
-        if self._groups.pushes_out(index, arrived.stamp_s, now_s):
-            self._step()
-        self._groups.add(index, arrived.stamp_s, arrived, now_s)
+        try:
+            if self._groups.pushes_out(index, arrived.stamp_s, now_s):
+                self._step()
+        finally:
+            self._groups.add(index, arrived.stamp_s, arrived, now_s)
         if self._groups.is_complete(now_s):
             self._step()
         elif self._groups.has_news:

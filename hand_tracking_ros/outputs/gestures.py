@@ -92,7 +92,7 @@ class SignReader:
         pinch, curls = pinch_strengths(points, pose.palm_m, self.config), finger_curls(pose.angles)
         measured = np.concatenate([pinch, curls, [thumb_gap(points, pose.palm_m)]])
         held = self._hands.get(hand_id)
-        if held is None or not 0 <= stamp_s - held.stamp_s <= MAX_GAP_S:
+        if held is None or not 0 <= stamp_s - held.stamp_s <= MAX_GAP_S or not np.isfinite(held.measured).all():
             held = self._hands[hand_id] = _Held(stamp_s, measured, since_s=stamp_s)
         config, elapsed_s = self.config, stamp_s - held.stamp_s
         if elapsed_s > 0:

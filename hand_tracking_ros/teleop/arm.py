@@ -63,6 +63,13 @@ class ArmConfig(Config):
     hand_speed_m_s: float = param(3.0, "A wrist that is faster than this has been mistaken: stop", low=0.1, high=50.0)
     least_score: float = param(0.5, "Hands of a lower score are not believed", low=0.0, high=1.0)
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError when the limits of the workspace are the wrong way around."""
+        for axis in "xyz":
+            least, most = getattr(self, f"low_{axis}"), getattr(self, f"high_{axis}")
+            if least >= most:
+                raise ConfigError(f"the workspace is empty: low_{axis} {least} must be less than high_{axis} {most}")
+
 
 @dataclass(frozen=True)
 class ArmPose:
@@ -91,8 +98,7 @@ class HandSample:
 class ArmTeleop:
     """The clutch and the target. ``now_s`` is any clock that only goes forward, the same in all calls.
 
-    ``engaged``: whether the target follows the hand; ``status``: what it does, or why it stopped, in words. Raises
-    ConfigError when the limits of the workspace or of the clutch are the wrong way around.
+    ``engaged``: whether the target follows the hand; ``status``: what it does, or why it stopped, in words.
     """
 
     def __init__(self, config: ArmConfig = ArmConfig()):
@@ -103,13 +109,10 @@ class ArmTeleop:
         self.reconfigure(config)
 
     def reconfigure(self, config: ArmConfig) -> None:
-        """Stop, and go on with ``config``. Raises ConfigError as the constructor."""
-        low = np.array([config.low_x, config.low_y, config.low_z])
-        high = np.array([config.high_x, config.high_y, config.high_z])
-        for axis, least, most in zip("xyz", low, high):
-            if least >= most:
-                raise ConfigError(f"the workspace is empty: low_{axis} {least} must be less than high_{axis} {most}")
-        self.config, self._low, self._high = config, low, high
+        """Stop, and go on with ``config``."""
+        self.config = config
+        self._low = np.array([config.low_x, config.low_y, config.low_z])
+        self._high = np.array([config.high_x, config.high_y, config.high_z])
         self._to_base = _from_rpy(config.camera_roll, config.camera_pitch, config.camera_yaw)
         self.stop("waiting for a hand with an open clutch")
 
