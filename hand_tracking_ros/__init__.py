@@ -1,6 +1,7 @@
 """Steady metric hand poses from camera images.
 
-The public API: ``HandTracker(TrackerConfig()).step(Frame(image, stamp_s)) -> list[Hand]``. Everything else may change.
+The public API: ``HandTracker(TrackerConfig()).step(Frame(image, stamp_s)) -> list[Hand]``, and what docs/python.md has
+besides. Everything else may change.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 # Loaded when first asked for, so that the generated messages and the command line start fast.
 _PUBLIC = {
     "HandTracker": "tracker",
+    "RigTracker": "rig_tracker",
     "TrackerConfig": "config",
     "Box": "geometry",
     "Camera": "types",
@@ -20,6 +22,8 @@ _PUBLIC = {
     "Joint": "skeleton",
     "Side": "skeleton",
     "HandTrackingError": "errors",
+    "load_camera_yaml": "calibration",
+    "load_rig": "rig",
 }
 __all__ = [*_PUBLIC, "__version__"]
 
