@@ -41,10 +41,8 @@ def test_one_camera(tmp_path, document, words):
     shutil.copy(demo_directory() / CLIP, tmp_path / "clip.mp4")
     shutil.copy(config_directory() / "camera_example.yaml", tmp_path / "camera.yaml")
     lines = run(block(document, words), tmp_path)
-    assert len(lines) > 100 and {side for line in lines for side in ("LEFT", "RIGHT") if side in line} == {
-        "LEFT",
-        "RIGHT",
-    }
+    sides = {side: sum(side in line for line in lines) for side in ("LEFT", "RIGHT")}
+    assert min(sides.values()) > 10 and sum(sides.values()) == len(lines) > 100
     if "load_camera_yaml" in words:
         away_m = [float(line.split()[-1]) for line in lines]
         assert all("ASSUMED" in line for line in lines) and 0.2 < sorted(away_m)[len(away_m) // 2] < 2.0
