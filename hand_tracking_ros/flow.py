@@ -25,9 +25,10 @@ MAX_SLOPE = 1.0  # tangent of the largest turn per frame: 45 degrees
 INLIER_SHARE, MIN_INLIER_PX = 0.05, 1.0  # a point agrees with a motion within this share of the box side
 MIN_SIMILARITY_POINTS = 6  # with fewer, only the translation is estimated
 
-LEAST_GAIN = 0.02  # brightness that changes by less disturbs nothing
-GAIN_STEP_PX, DARK, LEAST_LIT = 12, 16, 50  # pixels it is read from: every 12th, grey level, how many are enough
-SAME_SURFACE = 0.25  # a pixel whose ratio differs by more from that of most others shows something else
+LEAST_GAIN = 0.03  # brightness that changes by less disturbs nothing
+GAIN_STEP_PX, DARK, LEAST_LIT = 8, 16, 100  # pixels it is read from: every 8th, grey level, how many are enough
+SAME_SURFACE = 0.25  # a pixel whose ratio differs by more from that of the others shows something else
+LEAST_SAME = 0.45  # of the pixels; where more of them show something else, nothing is known of the light
 
 BACK_LEVELS = 2  # pyramid levels above full resolution, on the way back
 CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.06)  # per level: steps, and px that end it
@@ -108,23 +109,24 @@ class FlowPropagator:
         if not hands:
             return []
         starts = np.stack([_points_on_hand(np.asarray(keypoints_px, np.float64)) for keypoints_px, _ in hands])
-        ends, good = self._track(previous, current, starts)
+        ends, good = self._track(*_equally_bright(previous.mono, current.mono), previous.scale, starts)
         return [
             self._motion(keypoints_px, box, start, end, keep)
             for (keypoints_px, box), start, end, keep in zip(hands, starts, ends, good, strict=True)
         ]
 
-    def _track(self, previous: FlowImage, current: FlowImage, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _track(
+        self, before: np.ndarray, after: np.ndarray, scale: np.ndarray, points_px: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Where the points (hands, N, 2) went, and which of them (hands, N) passed the forward-backward check.
 
         The way back is looked for from where the median motion of the hand leads: that takes fewer levels, however fast
         the hand is, and no point that has slipped is helped to its start.
         """
         config = self.config
-        before, after = _equally_bright(previous.mono, current.mono)
         lk = {"winSize": (config.window_px,) * 2, "criteria": CRITERIA}
-        size = np.array(previous.mono.shape[::-1])
-        small = points_px * previous.scale
+        size = np.array(before.shape[::-1])
+        small = points_px * scale
         usable = np.all((small >= 0) & (small < size), axis=-1)  # False for NaN
         start = np.where(usable[..., None], small, 0).astype(np.float32) - np.float32(0.5)
         end, found, _ = cv2.calcOpticalFlowPyrLK(
@@ -137,10 +139,10 @@ class FlowPropagator:
             maxLevel=min(config.levels, BACK_LEVELS), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **lk,
         )  # fmt: skip
         inside = np.all((end >= -0.5) & (end < size - 0.5), axis=-1)
-        error_px = np.linalg.norm((back.reshape(start.shape) - start) / previous.scale, axis=-1)
+        error_px = np.linalg.norm((back.reshape(start.shape) - start) / scale, axis=-1)
         good = usable & inside & (error_px <= config.max_backward_error_px)
         good &= ((found == 1) & (returned == 1)).reshape(good.shape)
-        return (end + 0.5) / previous.scale, good
+        return (end + 0.5) / scale, good
 
     def _motion(self, keypoints_px, box: Box, start: np.ndarray, end: np.ndarray, good: np.ndarray) -> BoxMotion:
         count = int(good.sum())
@@ -162,9 +164,9 @@ class FlowPropagator:
 
 
 def _equally_bright(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two images (h, w), the brighter one darkened: flow takes brightness as what moves, and lamps flicker.
+    """Two images (h, w), the brighter one darkened: flow goes by brightness, and lamps flicker.
 
-    By the median ratio of pixels, without those that something else has come before.
+    By the median ratio of pixels, of which most must show what they showed before.
     """
     old, new = (image[::GAIN_STEP_PX, ::GAIN_STEP_PX].ravel() for image in (before, after))
     lit = np.minimum(old, new) >= DARK
@@ -172,8 +174,9 @@ def _equally_bright(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, 
         return before, after
     ratios = new[lit] / old[lit]
     about = np.median(ratios)
-    gain = float(np.median(ratios[np.abs(ratios - about) <= SAME_SURFACE * about]))
-    if abs(gain - 1) < LEAST_GAIN:
+    same = ratios[np.abs(ratios - about) <= SAME_SURFACE * about]
+    gain = float(np.median(same))
+    if abs(gain - 1) < LEAST_GAIN or len(same) < LEAST_SAME * len(ratios):
         return before, after
     if gain > 1:
         return before, cv2.convertScaleAbs(after, alpha=1 / gain)

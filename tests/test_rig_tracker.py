@@ -144,7 +144,8 @@ def test_a_hand_that_is_not_where_one_camera_alone_would_have_it_is_looked_for_e
     config = TrackerConfig(track=TrackConfig(max_hands=1), pose=PoseConfig(palm_m=palm_m))
     found, tracker = run(rig, images, config)
     measured = [bool(hands) and hands[0].scale == Scale.MEASURED for hands in found]
-    assert measured.index(True) < (30 if palm_m == 0.055 else 4) and all(measured[30:])
+    first = next(k for k, hands in enumerate(found) if hands)
+    assert first < 4 and measured.index(True) - first < (30 if palm_m == 0.055 else 4) and all(measured[30:])
     assert {hand.id for hands in found for hand in hands} == {1}
     assert tracker.filter.size.palm_m == pytest.approx(0.083, abs=0.004)
 
@@ -166,7 +167,9 @@ def test_a_stray_track_gives_up_its_place(clip, every):
     for k, (first, second) in enumerate(images):
         elsewhere = np.ascontiguousarray(second[::-1, ::-1])
         hands = tracker.step([Frame(first, k / 30), Frame(elsewhere, k / 30) if k % every == 0 else None])
-        assert len(hands) == 1
+        assert len(hands) == 1 or k < 8  # until it is found
+        if not hands:
+            continue
         of_the_hand = tracker._hands[hands[0].id].tracks.get(1)
         for box in (box for box in tracker._tracks[1].boxes() if box.id != of_the_hand):
             lasted.setdefault(box.id, []).append(k)
