@@ -57,6 +57,17 @@ def tracker_config(
     return from_flat(config_type, filled.values)
 
 
+def parameter_files(args: argparse.Namespace, config: TrackerConfig) -> list[tuple[str, str | Path | None]]:
+    """The files that --params and the parameters name, by option; some parameters are names instead."""
+    return [
+        ("--params", args.params),
+        ("pose.size_file", config.pose.size_file),
+        (SWITCH, config.inference.profile),
+        ("detector.model", config.detector.model),
+        ("keypoints.model", config.keypoints.model),
+    ]
+
+
 def read_parameters(path: Path, config_type: type[TrackerConfig] = TrackerConfig) -> dict[str, Any]:
     """{'track.max_hands': 2, ...} from a parameter file, as ROS writes it (node name, ros__parameters) or without.
 

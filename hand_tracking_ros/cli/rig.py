@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hand_tracking_ros.calibration import load_camera_yaml
+from hand_tracking_ros.cli.files import check_outputs
 from hand_tracking_ros.cli.options import text_table
 from hand_tracking_ros.errors import CalibrationError
 from hand_tracking_ros.rig import Rig, load_rig, rig_from_stereo, rig_from_text, save_rig
@@ -31,13 +32,11 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_outputs({"--output": args.output}, [("SOURCE", path) for path in args.source])
     rig = _read(args)
     print(summary(rig))
     if args.output is not None:
-        try:
-            save_rig(args.output, rig)
-        except OSError as error:
-            raise CalibrationError(f"cannot write {args.output}: {error.strerror}") from error
+        save_rig(args.output, rig)
         print(f"wrote {args.output}")
     return 0
 

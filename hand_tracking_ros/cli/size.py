@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hand_tracking_ros.cli.files import check_outputs
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.hand_size import (
     GIVEN_SIGMA,
@@ -44,6 +45,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_outputs({"--output": args.output}, [("--show", args.show)])
     if args.show is not None:
         size = load_hand_size(args.show)
     elif args.hand_mm is not None:

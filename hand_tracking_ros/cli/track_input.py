@@ -36,6 +36,21 @@ class Tracked:
     report: RigReport | None = None
 
 
+def input_files(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
+    """What the arguments name to be read, by option; some are no files."""
+    also = [("--also", source) for source in args.also]
+    stereo = [("--stereo", path) for path in args.stereo or ()]
+    camera_info = args.camera_info and _rig_and_camera(args.camera_info)[0]
+    return [
+        ("SOURCE", args.source),
+        ("--camera-info", camera_info),
+        ("--rig", args.rig),
+        ("--depth", args.depth),
+        *also,
+        *stereo,
+    ]
+
+
 def open_tracked(args: argparse.Namespace, config: TrackerConfig, stack: ExitStack) -> Tracked:
     """What the arguments name, opened until ``stack`` ends. Raises SourceError and CalibrationError."""
     if args.also and not args.rig:
@@ -157,12 +172,18 @@ def _calibrated(path: str | None) -> RigCamera | None:
     from hand_tracking_ros.calibration import load_camera_yaml
     from hand_tracking_ros.rig import RigCamera, load_rig
 
-    file, _, name = path.rpartition(":")
-    if name and Path(file).expanduser().is_file():
+    file, name = _rig_and_camera(path)
+    if name:
         return load_rig(file)[name]
     calibration = load_camera_yaml(path)
     camera = calibration.camera()
     return camera and RigCamera(calibration.camera_name, calibration.width, calibration.height, camera)
+
+
+def _rig_and_camera(path: str) -> tuple[str, str]:
+    """A rig file and the name of its camera from 'rig.yaml:name', or the path as it is and ''."""
+    file, _, name = path.rpartition(":")
+    return (file, name) if name and Path(file).expanduser().is_file() else (path, "")
 
 
 def _check_size(calibrated: RigCamera | None, image: np.ndarray, path: str | None) -> None:
