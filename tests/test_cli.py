@@ -193,12 +193,22 @@ def test_evaluate_output_files(dataset, models, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["track", "nowhere.mp4"], "no such source: nowhere.mp4"),
-        (["track", "x", "--set", "track.max_hand=1"], "unknown parameter 'track.max_hand'"),
+        (["track", "x", "--set", "track.max_hand=1"], "parameter 'track.max_hand'; did you mean 'track.max_hands'?"),
+        (["track", "x", "--set", "budget.enabled=false"], "budget.enabled: a parameter of nodes, without effect here"),
+        (["demo", "--set", "gestures.bent=0.5"], "gestures.bent: a parameter of nodes, without effect here"),
         (["track", "x", "--set", "track.max_hands=99"], "'track.max_hands' must be between 1 and 16, got 99"),
         (["track", "x", "--set", "track"], "--set needs NAME=VALUE, got 'track'"),
         (["track", "x", "--params", "none.yaml"], "cannot read parameter file none.yaml"),
         (["track", "x", "--max-frames", "0"], "--max-frames must be at least 1"),
         (["track", "x", "--size", "big"], "--size must be WIDTHxHEIGHT"),
+        (["track", "x", "--size", "0x0"], "--size: width and height must be between 1 and 16384, got 0x0"),
+        (["track", "x", "--size", "99999x99999"], "must be between 1 and 16384, got 99999x99999"),
+        (["rig", ".", "--size", "0x0", "--unit-m", "1"], "must be between 1 and 16384, got 0x0"),
+        (
+            ["rig", "rig.yaml", "--size", "640x480"],
+            "--size and --unit-m are for a folder of text files, which rig.yaml",
+        ),
+        (["rig", "left.yaml", "right.yaml", "--unit-m", "3"], "--size and --unit-m are for a folder of text files"),
         (["track", "x", "--camera-info", "none.yaml"], "cannot read camera calibration none.yaml"),
         (["evaluate", "data"], "say what to measure"),
         (["evaluate", "--task", "detect"], "give a data set"),
@@ -329,6 +339,23 @@ def test_parameter_files(tmp_path):
     plain.write_text("track: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
         options.tracker_config(parsed("--params", str(plain)))
+    plain.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"parameter file .*plain\.yaml is no text \(UTF-8\)"):
+        options.tracker_config(parsed("--params", str(plain)))
+    plain.write_text("/**: {ros__parameters: [1]}")
+    with pytest.raises(ConfigError, match="ros__parameters must map names to values"):
+        options.tracker_config(parsed("--params", str(plain)))
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("filter: {beta: 1e-3, min_cutoff_hz: 2.5E+1}\n")
+    config = options.tracker_config(parsed("--params", str(file), "--set", "pose.drift=.2e1"))
+    assert (config.filter.beta, config.filter.min_cutoff_hz, config.pose.drift) == (0.001, 25.0, 2.0)
+    with pytest.raises(ConfigError, match=r"'track.max_hands' must be int, got 1.0 \(float\)"):
+        options.tracker_config(parsed("--set", "track.max_hands=1e0"))
+    with pytest.raises(ConfigError, match=r"'filter.beta' must be float, got '1e-3' \(str\)"):
+        options.tracker_config(parsed("--set", "filter.beta='1e-3'"))
 
 
 def test_text_table():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hand_tracking_ros.cli.options import image_size
 from hand_tracking_ros.cli.track_output import RigReport
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.errors import CalibrationError, SourceError
@@ -151,18 +152,9 @@ def in_camera(hands: Sequence[Hand], camera: RigCamera) -> list[Hand]:
 def _open(args: argparse.Namespace, name: str, stack: ExitStack) -> Source:
     from hand_tracking_ros.sources import open_source
 
-    width, height = _size(args.size)
+    width, height = image_size(args.size) if args.size is not None else (None, None)
     pace = "realtime" if args.realtime else "fast"
     return stack.enter_context(open_source(name, loop=args.loop, pace=pace, width=width, height=height, fps=args.fps))
-
-
-def _size(text: str | None) -> tuple[int | None, int | None]:
-    if text is None:
-        return None, None
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise SourceError(f"--size must be WIDTHxHEIGHT, e.g. 640x480; got '{text}'")
-    return int(width), int(height)
 
 
 def _calibrated(path: str | None) -> RigCamera | None:
