@@ -189,6 +189,30 @@ def test_evaluate_output_files(dataset, models, tmp_path, capsys):
     assert "left_right_consistency" in capsys.readouterr().out
 
 
+def test_tracks_that_do_not_belong_to_the_labels_are_refused(dataset, tmp_path, capsys):
+    line = '{"frame": %d, "stamp_s": 0.0, "width": %d, "height": 480, "hands": []}\n'
+    files = {"empty": "", "small": line % (0, 320), "late": line % (99, 640), "twice": 2 * line % (3, 640, 3, 640)}
+    files["fits"] = "".join(line % (frame, 640) for frame in range(5))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    for name, message in {
+        "empty": f"{tmp_path / 'empty'} has no line: there is nothing to measure",
+        "small": "frame 0 is 640x480 in the labels, but 320x480 in the tracks: they are not of one video",
+        "late": "the labels and the tracks have no frame in common",
+        "twice": f"{tmp_path / 'twice'}:2: frame 3 is in the file a second time",
+    }.items():
+        assert main(["evaluate", str(dataset), "--tracks", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+    fits = ["--tracks", str(tmp_path / "fits")]
+    assert main(["evaluate", *fits, "--reference", str(tmp_path / "small")]) == 2
+    assert f"is 320x480 in {tmp_path / 'small'}, but 640x480 in {tmp_path / 'fits'}" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "empty"), *fits]) == 2
+    assert "empty has no line" in capsys.readouterr().err
+    assert main(["evaluate", str(dataset), *fits, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["frames"], result["frames_missing"], result["recall"]) == (COUNT, COUNT - 5, 0.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
