@@ -84,13 +84,13 @@ def test_track_writes_records_overlay_and_summary(dataset, models, tmp_path, cap
     assert np.ptp(image[190:210, 90:130].astype(int), axis=2).max() > 60  # coloured bones on a grey image
 
 
-def save_calibration(path, *, width=640, distortion_model="plumb_bob", D=(0.0,) * 5):
+def save_calibration(path, *, width=640, height=480, distortion_model="plumb_bob", D=(0.0,) * 5):
     from hand_tracking_ros.calibration import Calibration, save_camera_yaml
 
     K = (600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0)
     eye = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     P = (600.0, 0.0, 319.5, 0.0, 0.0, 600.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0)
-    calibration = Calibration("c", width, 480, distortion_model, D, K, eye, P)
+    calibration = Calibration("c", width, height, distortion_model, D, K, eye, P)
     save_camera_yaml(path, calibration)
     return calibration.camera()
 
@@ -132,15 +132,24 @@ def test_track_takes_a_camera_of_a_rig(dataset, models, tmp_path, capsys):
     assert all(hand.scale == Scale.ASSUMED for frame in read_tracks(output) for hand in frame.hands)
     assert main([*arguments, "--camera-info", f"{tmp_path / 'rig.yaml'}:right"]) == 2
     assert main([*arguments, "--camera-info", f"{tmp_path / 'rig.yaml'}:top"]) == 2
+    assert main([*arguments, "--camera-info", str(tmp_path / "rig.yaml")]) == 2
     errors = capsys.readouterr().err
+    assert f"(left, right) as in 'track --camera-info {tmp_path / 'rig.yaml'}:left'" in errors
     assert "is for 64x48 images" in errors and "no camera 'top' in the rig; it has left, right" in errors
 
 
-def test_track_refuses_a_calibration_for_another_size(dataset, models, tmp_path, capsys):
-    save_calibration(tmp_path / "camera.yaml", width=320)
+@pytest.mark.parametrize(
+    ("width", "height", "advice"),
+    [
+        (320, 240, "give --size 320x240 if they are the same but scaled, or calibrate at this size"),
+        (320, 480, "another shape, so scaling would squeeze them; calibrate at this size"),
+    ],
+)
+def test_track_refuses_a_calibration_for_another_size(dataset, models, tmp_path, capsys, width, height, advice):
+    save_calibration(tmp_path / "camera.yaml", width=width, height=height)
     arguments = ["track", str(dataset / "images"), "--max-frames", "3", *models]
     assert main([*arguments, "--camera-info", str(tmp_path / "camera.yaml")]) == 2
-    assert "is for 320x480 images, but these are 640x480: give --size 320x480" in capsys.readouterr().err
+    assert f"is for {width}x{height} images, but these are 640x480: {advice}" in capsys.readouterr().err
 
 
 def test_evaluate_detection(dataset, models, capsys):
@@ -217,6 +226,13 @@ def test_tracks_that_do_not_belong_to_the_labels_are_refused(dataset, tmp_path, 
     ("arguments", "message"),
     [
         (["track", "nowhere.mp4"], "no such source: nowhere.mp4"),
+        (["track", ""], "the source is empty"),
+        (["track", ".", "--fps", "0"], "fps must be above 0 and below 1000, got 0.0"),
+        (["size", "--hand-mm", "19"], "--hand-mm must be between 63 and 414 mm, got 19; 19 cm are 190 mm"),
+        (["size", "--hand-mm", "0.19"], "--hand-mm must be between 63 and 414 mm, got 0.19; 0.19 m are 190 mm"),
+        (["size", "--palm-mm", "900"], "--palm-mm must be between 30 and 200 mm, got 900"),
+        (["urdf", "--side", "left", "--finger-ratio", "0"], "finger_ratio must be above 0 and below 3, got 0.0"),
+        (["urdf", "--side", "left", "--palm-m", "8.8"], "palm_m must be above 0 and below 1 m, got 8.8"),
         (["track", "x", "--set", "track.max_hand=1"], "parameter 'track.max_hand'; did you mean 'track.max_hands'?"),
         (["track", "x", "--set", "budget.enabled=false"], "budget.enabled: a parameter of nodes, without effect here"),
         (["demo", "--set", "gestures.bent=0.5"], "gestures.bent: a parameter of nodes, without effect here"),

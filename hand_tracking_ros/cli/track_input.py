@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hand_tracking_ros.calibration import size_problem
 from hand_tracking_ros.cli.options import image_size
 from hand_tracking_ros.cli.track_output import RigReport
 from hand_tracking_ros.config import TrackerConfig
@@ -81,7 +82,7 @@ def _one_camera(args: argparse.Namespace, config: TrackerConfig, stack: ExitStac
 
     def frames():
         for item, tracked in track_source(tracker, source, camera, args.max_frames, depth):
-            _check_size(calibrated, item.image, args.camera_info)
+            _check_size(calibrated, item.image, args.camera_info, source.live)
             yield [item.image], [tracked.hands], tracked
 
     return Tracked(source, tracker, frames())
@@ -116,8 +117,8 @@ def _rig(args: argparse.Namespace, config: TrackerConfig, stack: ExitStack) -> T
 
     def frames():
         for items, tracked in track_rig(tracker, sources, args.max_frames):
-            for camera, item, file in zip(rig.cameras, items, files):
-                _check_size(camera, item.image, file)
+            for camera, item, file, source in zip(rig.cameras, items, files, sources):
+                _check_size(camera, item.image, file, source.live)
             report.step(tracker.disagreement, tracker.apart, tracker.lags_s, tracked.stamp_s, tracker.filter.size)
             yield [item.image for item in items], [in_camera(tracked.hands, camera) for camera in rig.cameras], tracked
 
@@ -178,11 +179,10 @@ def _rig_and_camera(path: str) -> tuple[str, str]:
     return (file, name) if name and Path(file).expanduser().is_file() else (path, "")
 
 
-def _check_size(calibrated: RigCamera | None, image: np.ndarray, path: str | None) -> None:
+def _check_size(calibrated: RigCamera | None, image: np.ndarray, path: str | None, live: bool) -> None:
     """A calibration holds for its own image size only."""
     height, width = image.shape[:2]
     if calibrated is not None and (calibrated.width, calibrated.height) != (width, height):
-        raise CalibrationError(
-            f"{path} is for {calibrated.width}x{calibrated.height} images, but these are {width}x{height}: "
-            f"give --size {calibrated.width}x{calibrated.height} if that is how they were taken, or calibrate anew"
-        )
+        wanted = calibrated.width, calibrated.height
+        setting = f"give --size {calibrated.width}x{calibrated.height}"
+        raise CalibrationError(f"{path} {size_problem(wanted, (width, height), setting, live=live)}")

@@ -159,7 +159,7 @@ def _check_ros() -> None:
     """Raises HandTrackingError when nodes cannot run here."""
     if importlib.util.find_spec("rclpy") is None:
         raise HandTrackingError(
-            "ROS 2 is not here (no rclpy): pip install 'hand_tracking_ros[ros]' in a venv, or source your ROS 2 "
+            "ROS 2 is not here (no rclpy): pip install '.[ros]' in the checkout, in a venv, or source your ROS 2 "
             "and build with colcon; 'hand-tracking doctor' says more"
         )
     if importlib.util.find_spec("hand_tracking_ros.msg") is None:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         text = hand_urdf(Side[args.side.upper()], palm_m, finger_ratio, shape)
     except ValueError as error:
-        raise HandTrackingError(f"{error}; give metres, e.g. --palm-m 0.088") from error
+        raise HandTrackingError(str(error)) from error
     if args.output is None:
         print(text, end="")
         return 0
