@@ -35,6 +35,7 @@ CAMERA_MODELS = {
     "fisheye": "fisheye",
 }
 HALF_PIXEL = 0.5
+SAME_SHAPE = 0.01  # relative difference of width / height that rounding makes
 _MATRICES = {"camera_matrix": (3, 3), "rectification_matrix": (3, 3), "projection_matrix": (3, 4)}
 
 
@@ -67,6 +68,12 @@ def load_camera_yaml(path: str | Path) -> Calibration:
         raise CalibrationError(f"camera calibration {file} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise CalibrationError(f"camera calibration {file} holds no keys; expected image_width, camera_matrix, ...")
+    if isinstance(content.get("cameras"), list):
+        names = [str(camera.get("name")) for camera in content["cameras"] if isinstance(camera, dict)] or ["NAME"]
+        raise CalibrationError(
+            f"{file} is a rig file, not the calibration of one camera: give it as --rig, or name one of its cameras "
+            f"({', '.join(names)}) as in 'track --camera-info {file}:{names[0]}'"
+        )
     model = str(content.get("distortion_model", "plumb_bob"))
     if model not in DISTORTION_LENGTHS:
         raise CalibrationError(f"{file}: unknown distortion_model '{model}'; known: {', '.join(DISTORTION_LENGTHS)}")
@@ -125,6 +132,20 @@ def camera_from_info(K: Sequence[float], D: Sequence[float] = (), distortion_mod
     model = _camera_model(distortion_model, distortion)
     cx, cy = values[2] + HALF_PIXEL, values[5] + HALF_PIXEL
     return Camera(values[0], values[4], cx, cy, model, () if model == "pinhole" else distortion)
+
+
+def size_problem(calibrated: tuple[int, int], size: tuple[int, int], setting: str, *, live: bool) -> str:
+    """What to say of images of another ``size`` (width, height) than that of the calibration.
+
+    ``setting``: what to set so that a ``live`` camera is asked for the calibration's size, or files are scaled to it.
+    """
+    (width, height), (own_width, own_height) = calibrated, size
+    problem = f"is for {width}x{height} images, but these are {own_width}x{own_height}: "
+    if live:
+        return f"{problem}{setting}, which asks the camera for that, or calibrate at this size"
+    if abs(width * own_height - own_width * height) > SAME_SHAPE * width * own_height:
+        return f"{problem}another shape, so scaling would squeeze them; calibrate at this size"
+    return f"{problem}{setting} if they are the same but scaled, or calibrate at this size"
 
 
 def _camera_model(distortion_model: str, D: tuple[float, ...]) -> str:

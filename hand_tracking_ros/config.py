@@ -7,8 +7,9 @@ descriptors and the documentation. Times are in seconds; shares and scores are 0
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -248,7 +249,7 @@ def from_flat(config_type: type[Config], values: Mapping[str, Any]) -> Any:
     nested: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise ConfigError(f"unknown parameter '{name}'; known: {', '.join(sorted(known))}")
+            raise ConfigError(unknown_parameter(name, known))
         check_value(name, value, known[name])
         *parents, leaf = name.split(".")
         target = nested
@@ -256,6 +257,14 @@ def from_flat(config_type: type[Config], values: Mapping[str, Any]) -> Any:
             target = target.setdefault(part, {})
         target[leaf] = value
     return _build(config_type, nested)
+
+
+def unknown_parameter(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is none of ``known``: the closest one, or all."""
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"unknown parameter '{name}'; " + (
+        f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+    )
 
 
 def from_nested(config_type: type[Config], values: Mapping[str, Any]) -> Any:

@@ -167,7 +167,13 @@ def read_labels(path: str | Path) -> list[LabelledImage]:
 
 def read_tracks(path: str | Path) -> list[TrackedFrame]:
     """Read tracking output (hands.jsonl). Raises RecordError."""
-    return [_tracked_frame(obj) for obj in objects(Path(path))]
+    frames: dict[int, TrackedFrame] = {}
+    for obj in objects(Path(path)):
+        tracked = _tracked_frame(obj)
+        if tracked.frame in frames:
+            obj.fail(f"frame {tracked.frame} is in the file a second time: a file is the output of one run")
+        frames[tracked.frame] = tracked
+    return list(frames.values())
 
 
 def _labelled_image(obj: JsonObject) -> LabelledImage:

@@ -151,7 +151,7 @@ def load_rig(path: str | Path) -> Rig:
 
 
 def save_rig(path: str | Path, rig: Rig) -> None:
-    """Write the file that ``load_rig`` reads."""
+    """Write the file that ``load_rig`` reads; the folder is made where it is missing. Raises CalibrationError."""
     entries = [
         {
             "name": c.name,
@@ -165,7 +165,11 @@ def save_rig(path: str | Path, rig: Rig) -> None:
         }
         for c in rig.cameras
     ]
-    Path(path).write_text(yaml.safe_dump({"cameras": entries}, sort_keys=False, default_flow_style=None))
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(yaml.safe_dump({"cameras": entries}, sort_keys=False, default_flow_style=None))
+    except OSError as error:
+        raise CalibrationError(f"cannot write rig {path}: {error.strerror}") from error
 
 
 def rig_from_stereo(left: Calibration, right: Calibration) -> Rig:

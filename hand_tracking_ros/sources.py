@@ -242,10 +242,12 @@ def open_source(
     if (width is None) != (height is None) or min(width or 1, height or 1) < 1:
         raise SourceError(f"width and height must both be given, and positive: got {width}x{height}")
     if fps is not None and not 0 < fps < 1000:
-        raise SourceError(f"fps must lie between 0 and 1000, got {fps}")
+        raise SourceError(f"fps must be above 0 and below 1000, got {fps}")
     size = None if width is None or height is None else (width, height)
 
     text = str(spec)
+    if not text.strip():
+        raise SourceError("the source is empty; a folder's images are named by its path, '.' for the current one")
     if text.isdigit() or text.startswith("/dev/"):
         return LiveSource(_open_camera(text), f"camera {text}", fps, size)
     if text.startswith("gst:"):
@@ -269,8 +271,12 @@ def read_image(path: Path) -> np.ndarray:
     """An image file as mono or BGR uint8, in the orientation it is stored in. Raises SourceError."""
     try:
         return decode_compressed(path.read_bytes())
-    except (OSError, ImageError) as error:
-        raise SourceError(f"cannot read image {path}: {error}") from error
+    except OSError as error:
+        raise SourceError(f"cannot read image {path}: {error.strerror}; check the path") from error
+    except ImageError as error:
+        raise SourceError(
+            f"cannot read image {path}: empty, damaged, or of a format that is not known; remove or replace it"
+        ) from error
 
 
 def images_in(folder: Path) -> list[Path]:

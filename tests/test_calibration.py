@@ -8,7 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from hand_tracking_ros.calibration import Calibration, camera_from_info, load_camera_yaml, save_camera_yaml
+from hand_tracking_ros.calibration import (
+    Calibration,
+    camera_from_info,
+    load_camera_yaml,
+    save_camera_yaml,
+    size_problem,
+)
 from hand_tracking_ros.errors import CalibrationError
 from hand_tracking_ros.types import Camera
 
@@ -171,3 +177,16 @@ def test_the_camera_of_a_file_sees_what_opencv_sees(ros_file):
 def test_bad_camera_info(K, message):
     with pytest.raises(CalibrationError, match=message):
         camera_from_info(K)
+
+
+@pytest.mark.parametrize(
+    ("size", "live", "message"),
+    [
+        ((640, 360), True, "is for 1280x720 images, but these are 640x360: SET, which asks the camera for that, or"),
+        ((640, 480), True, "SET, which asks the camera for that, or calibrate at this size"),
+        ((854, 480), False, "but these are 854x480: SET if they are the same but scaled, or calibrate at this size"),
+        ((640, 480), False, "another shape, so scaling would squeeze them; calibrate at this size"),
+    ],
+)
+def test_what_helps_where_images_have_another_size(size, live, message):
+    assert message in size_problem((1280, 720), size, "SET", live=live)

@@ -84,13 +84,13 @@ def test_track_writes_records_overlay_and_summary(dataset, models, tmp_path, cap
     assert np.ptp(image[190:210, 90:130].astype(int), axis=2).max() > 60  # coloured bones on a grey image
 
 
-def save_calibration(path, *, width=640, distortion_model="plumb_bob", D=(0.0,) * 5):
+def save_calibration(path, *, width=640, height=480, distortion_model="plumb_bob", D=(0.0,) * 5):
     from hand_tracking_ros.calibration import Calibration, save_camera_yaml
 
     K = (600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0)
     eye = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     P = (600.0, 0.0, 319.5, 0.0, 0.0, 600.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0)
-    calibration = Calibration("c", width, 480, distortion_model, D, K, eye, P)
+    calibration = Calibration("c", width, height, distortion_model, D, K, eye, P)
     save_camera_yaml(path, calibration)
     return calibration.camera()
 
@@ -132,15 +132,24 @@ def test_track_takes_a_camera_of_a_rig(dataset, models, tmp_path, capsys):
     assert all(hand.scale == Scale.ASSUMED for frame in read_tracks(output) for hand in frame.hands)
     assert main([*arguments, "--camera-info", f"{tmp_path / 'rig.yaml'}:right"]) == 2
     assert main([*arguments, "--camera-info", f"{tmp_path / 'rig.yaml'}:top"]) == 2
+    assert main([*arguments, "--camera-info", str(tmp_path / "rig.yaml")]) == 2
     errors = capsys.readouterr().err
+    assert f"(left, right) as in 'track --camera-info {tmp_path / 'rig.yaml'}:left'" in errors
     assert "is for 64x48 images" in errors and "no camera 'top' in the rig; it has left, right" in errors
 
 
-def test_track_refuses_a_calibration_for_another_size(dataset, models, tmp_path, capsys):
-    save_calibration(tmp_path / "camera.yaml", width=320)
+@pytest.mark.parametrize(
+    ("width", "height", "advice"),
+    [
+        (320, 240, "give --size 320x240 if they are the same but scaled, or calibrate at this size"),
+        (320, 480, "another shape, so scaling would squeeze them; calibrate at this size"),
+    ],
+)
+def test_track_refuses_a_calibration_for_another_size(dataset, models, tmp_path, capsys, width, height, advice):
+    save_calibration(tmp_path / "camera.yaml", width=width, height=height)
     arguments = ["track", str(dataset / "images"), "--max-frames", "3", *models]
     assert main([*arguments, "--camera-info", str(tmp_path / "camera.yaml")]) == 2
-    assert "is for 320x480 images, but these are 640x480: give --size 320x480" in capsys.readouterr().err
+    assert f"is for {width}x{height} images, but these are 640x480: {advice}" in capsys.readouterr().err
 
 
 def test_evaluate_detection(dataset, models, capsys):
@@ -189,16 +198,57 @@ def test_evaluate_output_files(dataset, models, tmp_path, capsys):
     assert "left_right_consistency" in capsys.readouterr().out
 
 
+def test_tracks_that_do_not_belong_to_the_labels_are_refused(dataset, tmp_path, capsys):
+    line = '{"frame": %d, "stamp_s": 0.0, "width": %d, "height": 480, "hands": []}\n'
+    files = {"empty": "", "small": line % (0, 320), "late": line % (99, 640), "twice": 2 * line % (3, 640, 3, 640)}
+    files["fits"] = "".join(line % (frame, 640) for frame in range(5))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    for name, message in {
+        "empty": f"{tmp_path / 'empty'} has no line: there is nothing to measure",
+        "small": "frame 0 is 640x480 in the labels, but 320x480 in the tracks: they are not of one video",
+        "late": "the labels and the tracks have no frame in common",
+        "twice": f"{tmp_path / 'twice'}:2: frame 3 is in the file a second time",
+    }.items():
+        assert main(["evaluate", str(dataset), "--tracks", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+    fits = ["--tracks", str(tmp_path / "fits")]
+    assert main(["evaluate", *fits, "--reference", str(tmp_path / "small")]) == 2
+    assert f"is 320x480 in {tmp_path / 'small'}, but 640x480 in {tmp_path / 'fits'}" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "empty"), *fits]) == 2
+    assert "empty has no line" in capsys.readouterr().err
+    assert main(["evaluate", str(dataset), *fits, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["frames"], result["frames_missing"], result["recall"]) == (COUNT, COUNT - 5, 0.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["track", "nowhere.mp4"], "no such source: nowhere.mp4"),
-        (["track", "x", "--set", "track.max_hand=1"], "unknown parameter 'track.max_hand'"),
+        (["track", ""], "the source is empty"),
+        (["track", ".", "--fps", "0"], "fps must be above 0 and below 1000, got 0.0"),
+        (["size", "--hand-mm", "19"], "--hand-mm must be between 63 and 414 mm, got 19; 19 cm are 190 mm"),
+        (["size", "--hand-mm", "0.19"], "--hand-mm must be between 63 and 414 mm, got 0.19; 0.19 m are 190 mm"),
+        (["size", "--palm-mm", "900"], "--palm-mm must be between 30 and 200 mm, got 900"),
+        (["urdf", "--side", "left", "--finger-ratio", "0"], "finger_ratio must be above 0 and below 3, got 0.0"),
+        (["urdf", "--side", "left", "--palm-m", "8.8"], "palm_m must be above 0 and below 1 m, got 8.8"),
+        (["track", "x", "--set", "track.max_hand=1"], "parameter 'track.max_hand'; did you mean 'track.max_hands'?"),
+        (["track", "x", "--set", "budget.enabled=false"], "budget.enabled: a parameter of nodes, without effect here"),
+        (["demo", "--set", "gestures.bent=0.5"], "gestures.bent: a parameter of nodes, without effect here"),
         (["track", "x", "--set", "track.max_hands=99"], "'track.max_hands' must be between 1 and 16, got 99"),
         (["track", "x", "--set", "track"], "--set needs NAME=VALUE, got 'track'"),
         (["track", "x", "--params", "none.yaml"], "cannot read parameter file none.yaml"),
         (["track", "x", "--max-frames", "0"], "--max-frames must be at least 1"),
         (["track", "x", "--size", "big"], "--size must be WIDTHxHEIGHT"),
+        (["track", "x", "--size", "0x0"], "--size: width and height must be between 1 and 16384, got 0x0"),
+        (["track", "x", "--size", "99999x99999"], "must be between 1 and 16384, got 99999x99999"),
+        (["rig", ".", "--size", "0x0", "--unit-m", "1"], "must be between 1 and 16384, got 0x0"),
+        (
+            ["rig", "rig.yaml", "--size", "640x480"],
+            "--size and --unit-m are for a folder of text files, which rig.yaml",
+        ),
+        (["rig", "left.yaml", "right.yaml", "--unit-m", "3"], "--size and --unit-m are for a folder of text files"),
         (["track", "x", "--camera-info", "none.yaml"], "cannot read camera calibration none.yaml"),
         (["evaluate", "data"], "say what to measure"),
         (["evaluate", "--task", "detect"], "give a data set"),
@@ -216,10 +266,17 @@ def test_model_and_output_problems_are_named(dataset, models, tmp_path, capsys):
     clip = str(dataset / "clip.avi")
     assert main(["track", clip, "--set", "detector.model=nonesuch"]) == 2
     assert "nonesuch" in capsys.readouterr().err
-    assert main(["track", clip, "--output", str(tmp_path / "no" / "hands.jsonl"), *models]) == 2
-    assert "cannot write" in capsys.readouterr().err
     assert main(["track", clip, "--overlay", str(tmp_path / "overlay.gif"), *models]) == 2
     assert "must end in one of .mp4" in capsys.readouterr().err
+
+
+def test_folders_of_outputs_are_made(dataset, models, tmp_path, capsys):
+    new = tmp_path / "new"
+    outputs = ["--output", str(new / "a" / "hands.jsonl"), "--overlay", str(new / "b" / "overlay.avi")]
+    assert main(["track", str(dataset / "clip.avi"), "--max-frames", "2", *outputs, *models]) == 0
+    assert main(["urdf", "--side", "left", "--output", str(new / "c" / "left.urdf")]) == 0
+    assert len(read_tracks(new / "a" / "hands.jsonl")) == 2
+    assert (new / "b" / "overlay.avi").stat().st_size and (new / "c" / "left.urdf").read_text().startswith("<?xml")
 
 
 def test_labels_that_do_not_fit_the_images(dataset, models, tmp_path, capsys):
@@ -278,6 +335,23 @@ def test_parameter_files(tmp_path):
     plain.write_text("track: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
         options.tracker_config(parsed("--params", str(plain)))
+    plain.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"parameter file .*plain\.yaml is no text \(UTF-8\)"):
+        options.tracker_config(parsed("--params", str(plain)))
+    plain.write_text("/**: {ros__parameters: [1]}")
+    with pytest.raises(ConfigError, match="ros__parameters must map names to values"):
+        options.tracker_config(parsed("--params", str(plain)))
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("filter: {beta: 1e-3, min_cutoff_hz: 2.5E+1}\n")
+    config = options.tracker_config(parsed("--params", str(file), "--set", "pose.drift=.2e1"))
+    assert (config.filter.beta, config.filter.min_cutoff_hz, config.pose.drift) == (0.001, 25.0, 2.0)
+    with pytest.raises(ConfigError, match=r"'track.max_hands' must be int, got 1.0 \(float\)"):
+        options.tracker_config(parsed("--set", "track.max_hands=1e0"))
+    with pytest.raises(ConfigError, match=r"'filter.beta' must be float, got '1e-3' \(str\)"):
+        options.tracker_config(parsed("--set", "filter.beta='1e-3'"))
 
 
 def test_text_table():

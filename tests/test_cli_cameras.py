@@ -65,7 +65,7 @@ def test_a_stereo_pair_measures_with_the_two_files_of_ros(pair, models, tmp_path
     assert last.frame == 23 and hand.scale == Scale.MEASURED
     assert hand.points_3d[:, 2].mean() == pytest.approx(DISTANCE_M, rel=0.05)
     # The same, by way of a rig file.
-    rig, through_rig = str(tmp_path / "rig.yaml"), tmp_path / "rig.jsonl"
+    rig, through_rig = str(tmp_path / "new" / "rig.yaml"), tmp_path / "rig.jsonl"
     assert main(["rig", str(pair / "left.yaml"), str(pair / "right.yaml"), "--output", rig]) == 0
     also = ["--rig", rig, "--also", str(pair / "right.avi"), "--output", str(through_rig)]
     assert main(["track", str(pair / "left.avi"), *also, *models]) == 0

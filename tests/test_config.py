@@ -47,7 +47,8 @@ def test_nested_as_yaml_gives_it():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("track.max_hand", 2, "unknown parameter 'track.max_hand'; known: .*track.max_hands"),
+        ("track.max_hand", 2, "unknown parameter 'track.max_hand'; did you mean 'track.max_hands'\\?"),
+        ("bogus", 2, "unknown parameter 'bogus'; known: .*track.max_hands"),
         ("max_hands", 2, "unknown parameter 'max_hands'"),
         ("track", 2, "unknown parameter 'track'"),
         ("track.max_hands", 0, "'track.max_hands' must be between 1 and 16, got 0"),

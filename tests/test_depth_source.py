@@ -99,7 +99,9 @@ def test_a_clip_with_depth_measures_the_hands(recording, tmp_path, capsys):
     assert {hand["scale"] for hand in last["hands"]} == {"measured"}
     without = [part for part in arguments(recording, *small) if part not in ("--depth", str(recording / "depth"))]
     assert main(without) == 2
-    assert "nothing measured the hands" in capsys.readouterr().err
+    assert "--save-hand-size needs what measures hands" in capsys.readouterr().err
+    assert main([*arguments(recording, *small), "--max-frames", "1"]) == 2
+    assert f"{size} is not written: nothing measured the hands" in capsys.readouterr().err
 
 
 def test_images_without_depth_are_tracked_and_counted(recording, caplog):

@@ -69,7 +69,7 @@ def test_the_command_writes_and_shows(tmp_path, capsys):
     index_mm = 99 * MEAN_HAND.bone_lengths[5]  # 90 mm times 1.1
     assert f"index  {index_mm:.1f}, " in capsys.readouterr().out
     assert main(["size", "--palm-mm", "900", "--output", str(path)]) == 2
-    assert "got 0.9" in capsys.readouterr().err
+    assert "got 900" in capsys.readouterr().err
     assert main(["size", "--palm-mm", "90"]) == 2
     assert "--output" in capsys.readouterr().err
 

@@ -397,7 +397,9 @@ def test_a_calibration_for_another_size_is_reported_and_left_out(ros, tmp_path):
     assert node.bring_up()
     ros.until(lambda: infos, "camera_info")
     assert not any(infos[0].k) and (infos[0].width, infos[0].height) == (WIDTH, HEIGHT)
-    assert "calibration is for 320x240 images, but these are 640x480" in diagnostics(node)["message"]
+    problem = diagnostics(node)["message"]
+    assert "calibration is for 320x240 images, but these are 640x480" in problem
+    assert "set camera.width to 320 and camera.height to 240 if they are the same but scaled" in problem
 
 
 def test_stage_nodes_survive_nonsense_from_other_stages(ros, models):

@@ -222,6 +222,28 @@ def test_up_explains_options_that_do_not_go_together(capsys):
     assert "without --stages" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"a: [1", [], "params.yaml is not valid YAML"),
+        (b"\xff\xfe", [], "params.yaml is no text (UTF-8)"),
+        (b"track: {max_hands: 1}", [], "Cannot have a value before ros__parameters at line 1; "),
+        (b"", ["--params-file", "."], "cannot read parameter file .: Is a directory"),
+        (b"", ["--params-file", "nowhere.yaml"], "--params-file nowhere.yaml does not exist; copy "),
+        (b"", ["--namespace", "bad name"], "'bad name' is no namespace of ROS: it takes letters, digits and single _"),
+        (b"", ["--namespace", "a//b"], "'a//b' is no namespace of ROS"),
+        (b"", ["--namespace", "a/b__c"], "'a/b__c' is no namespace of ROS"),
+    ],
+)
+def test_up_starts_nothing_that_ros_would_refuse(tmp_path, monkeypatch, capsys, content, options, message):
+    from hand_tracking_ros.cli import main, up
+
+    monkeypatch.setattr(up, "supervise", lambda commands: pytest.fail(f"started {commands}"))
+    (tmp_path / "params.yaml").write_bytes(content)
+    assert main(["up", "--params-file", str(tmp_path / "params.yaml"), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_up_ends_everything_when_one_node_fails(ros, tmp_path):
     write_clip(tmp_path / "clip", count=2)
     (tmp_path / "params.yaml").write_text("/**:\n  ros__parameters:\n    detector.model: no_such_model\n")

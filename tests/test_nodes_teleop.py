@@ -153,7 +153,7 @@ def test_retargeting_without_a_configuration_fails_to_configure_and_says_what_is
     node = ros.node("retarget_node", "/missing")
     assert not node.bring_up()
     log = capfd.readouterr().err
-    assert "pip install 'hand_tracking_ros[retarget]'" in log or "name a YAML of dex-retargeting" in log
+    assert "pip install '.[retarget]'" in log or "name a YAML of dex-retargeting" in log
 
 
 def write_own_hand(folder, side: Side, kind: str) -> str:
@@ -174,7 +174,7 @@ def write_own_hand(folder, side: Side, kind: str) -> str:
 @pytest.mark.parametrize("kind", ["vector", "position"])
 @pytest.mark.parametrize("side", [Side.LEFT, Side.RIGHT])
 def test_a_robot_hand_like_ours_reaches_our_fingertips(tmp_path, side, kind):
-    pytest.importorskip("dex_retargeting", reason="needs dex-retargeting: pip install 'hand_tracking_ros[retarget]'")
+    pytest.importorskip("dex_retargeting", reason="needs dex-retargeting: pip install '.[retarget]'")
     from hand_tracking_ros.teleop.retargeting import HandRetargeter, RetargetConfig
 
     config = RetargetConfig(side.name.lower(), write_own_hand(tmp_path, side, kind), "", "wrist")
@@ -262,7 +262,7 @@ def test_the_palm_length_that_metres_count_on_reaches_the_arm():
 
 
 def test_the_retargeting_node_publishes_the_robot_hands_joints(ros, tmp_path):
-    pytest.importorskip("dex_retargeting", reason="needs dex-retargeting: pip install 'hand_tracking_ros[retarget]'")
+    pytest.importorskip("dex_retargeting", reason="needs dex-retargeting: pip install '.[retarget]'")
     path = write_own_hand(tmp_path, Side.RIGHT, "vector")
     node = ros.node("retarget_node", "/robot_hand", retarget__config=path, retarget__frame="wrist")
     assert node.bring_up()

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
+from hand_tracking_ros.cli.files import check_outputs, create
+from hand_tracking_ros.cli.options import add_tracker_options, parameter_files, tracker_config
 from hand_tracking_ros.errors import HandTrackingError
 
 OVERLAY = Path("hand_tracking_demo.mp4")
@@ -43,14 +44,17 @@ def run(args: argparse.Namespace) -> int:
     from hand_tracking_ros.sources import open_source
     from hand_tracking_ros.tracker import HandTracker
 
+    overlay_file = None if args.no_overlay else args.overlay
+    config = tracker_config(args)
+    check_outputs({"--overlay": overlay_file, "--output": args.output}, parameter_files(args, config))
     folder = demo_directory()
     labels = read_labels(folder)
     camera = label_camera(labels[0])
-    tracker = HandTracker(tracker_config(args))
+    tracker = HandTracker(config)
     tracks = []
     with ExitStack() as stack:
         source = stack.enter_context(open_source(str(folder / CLIP), pace="fast"))
-        overlay = None if args.no_overlay else stack.enter_context(OverlayWriter(args.overlay, source.fps))
+        overlay = stack.enter_context(OverlayWriter(overlay_file, source.fps)) if overlay_file else None
         bar = stack.enter_context(tqdm(total=len(labels), unit=" frames", disable=not sys.stderr.isatty()))
         for item, tracked in track_source(tracker, source, camera):
             tracks.append(tracked)
@@ -63,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
             "install opencv-python-headless, which brings its own decoder"
         )
     if args.output is not None:
-        _write(args.output, tracks, write_tracks)
+        with create(args.output) as stream:
+            write_tracks(stream, tracks)
     print(summary(track_metrics([(labels, tracks)])))
-    for path in filter(None, (None if args.no_overlay else args.overlay, args.output)):
+    for path in filter(None, (overlay_file, args.output)):
         print(f"wrote {path}")
     return 0
 
@@ -100,11 +105,3 @@ def summary(metrics: Mapping[str, Any]) -> str:
     ]
     width = max(len(value) for _, value, _ in rows)
     return "\n".join(f"{name:<18}{value.replace('nan', '-'):>{width}}  {note}".rstrip() for name, value, note in rows)
-
-
-def _write(path: Path, tracks, write_tracks) -> None:
-    try:
-        with path.open("w") as stream:
-            write_tracks(stream, tracks)
-    except OSError as error:
-        raise HandTrackingError(f"cannot write {path}: {error.strerror}") from error

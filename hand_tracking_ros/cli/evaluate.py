@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
-from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.errors import ConfigError, RecordError
 
 TASKS = ("detect", "keypoints", "track", "robustness")
 
@@ -86,13 +86,13 @@ def measure(args: argparse.Namespace, task: str) -> dict[str, Any]:
     from hand_tracking_ros.evaluation import datasets, robustness
     from hand_tracking_ros.evaluation.agreement import agreement
     from hand_tracking_ros.evaluation.degrade import CONDITIONS, load_backgrounds
-    from hand_tracking_ros.evaluation.tracking import self_metrics
+    from hand_tracking_ros.evaluation.tracking import check_same_video, self_metrics
     from hand_tracking_ros.records import read_labels, read_tracks
 
-    tracks = read_tracks(args.tracks) if args.tracks else None
+    tracks = _filled(read_tracks, args.tracks) if args.tracks else None
     result: dict[str, Any] = {}
     if args.dataset is not None:
-        labels = read_labels(args.dataset)
+        labels = _filled(read_labels, args.dataset)
         root = args.images or (args.dataset if args.dataset.is_dir() else args.dataset.parent)
         config = tracker_config(args)
         if task == "detect":
@@ -113,8 +113,18 @@ def measure(args: argparse.Namespace, task: str) -> dict[str, Any]:
     elif tracks is not None:
         result = self_metrics(tracks)
     if args.reference:
-        result["agreement"] = agreement(read_tracks(args.reference), tracks)
+        reference = _filled(read_tracks, args.reference)
+        check_same_video(reference, tracks, (str(args.reference), str(args.tracks)))
+        result["agreement"] = agreement(reference, tracks)
     return result
+
+
+def _filled(read: Callable[[Path], list], path: Path) -> list:
+    """What is in a file. Raises RecordError when that is nothing."""
+    records = read(path)
+    if not records:
+        raise RecordError(f"{path} has no line: there is nothing to measure")
+    return records
 
 
 def dumps(result: Mapping[str, Any]) -> str:

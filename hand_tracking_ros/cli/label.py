@@ -13,7 +13,9 @@ import sys
 import venv
 from pathlib import Path
 
-from hand_tracking_ros.errors import HandTrackingError
+from hand_tracking_ros.cli.files import check_outputs
+from hand_tracking_ros.errors import HandTrackingError, RecordError
+from hand_tracking_ros.jsonl import objects
 from hand_tracking_ros.paths import cache_directory
 
 REQUIREMENT = "mediapipe==0.10.21"
@@ -43,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
     """0; HandTrackingError when there is nothing to label or no MediaPipe to label with."""
     if not args.folder.is_dir():
         raise HandTrackingError(f"{args.folder} is not a folder; give the folder of the images to label")
+    output = args.output or args.folder / "labels.jsonl"
+    check_outputs({"--output": output}, [("FOLDER", args.folder)])
+    _check_labels(output)
     if args.install:
         install()
-    output = args.output or args.folder / "labels.jsonl"
     command = [str(interpreter(args.python)), str(TEACHER), str(args.folder), "--output", str(output)]
     for name in ("kind", "max_hands", "tolerance", "workers"):
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
@@ -54,6 +58,16 @@ def run(args: argparse.Namespace) -> int:
         raise HandTrackingError("labelling failed; the teacher's message stands above")
     print(f"wrote {output}")
     return 0
+
+
+def _check_labels(output: Path) -> None:
+    """What is there must be labels to go on with: the last line of anything else would be cut off, and more added."""
+    try:
+        first = next(objects(output), None) if output.is_file() else None
+        if first is not None:
+            first.get("file", str)
+    except RecordError as error:
+        raise HandTrackingError(f"{error}. --output goes on with labels that are there: name another file") from error
 
 
 def environment_directory() -> Path:

@@ -17,6 +17,7 @@ from hand_tracking_ros.nodes.settings import known_names
 from hand_tracking_ros.profiles import SWITCH, fill_in
 
 NODE = "hand_tracker_node"  # whose section of a ROS parameter file holds the tracker's parameters
+MAX_SIDE_PX = 16384
 _NUMBER = re.compile(r"[+-]?\.?\d|-?$")  # how a cell with a number begins; '-' and '' stand for one that is not there
 
 
@@ -49,7 +50,10 @@ def tracker_config(
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set needs NAME=VALUE, got '{assignment}'")
-        values[name.strip()] = _parsed(text, f"--set {assignment}")
+        name, own = name.strip(), [name for name, _ in flat_fields(config_type)]
+        if name not in own and name in known_names():
+            raise ConfigError(f"--set {name}: a parameter of nodes, without effect here")
+        values[name] = _parsed(text, f"--set {assignment}")
     values |= overrides | ({SWITCH: "none"} if args.no_profile else {})
     filled = fill_in(values, [name for name, _ in flat_fields(config_type)])
     if filled.note:
@@ -57,32 +61,63 @@ def tracker_config(
     return from_flat(config_type, filled.values)
 
 
+def parameter_files(args: argparse.Namespace, config: TrackerConfig) -> list[tuple[str, str | Path | None]]:
+    """The files that --params and the parameters name, by option; some parameters are names instead."""
+    return [
+        ("--params", args.params),
+        ("pose.size_file", config.pose.size_file),
+        (SWITCH, config.inference.profile),
+        ("detector.model", config.detector.model),
+        ("keypoints.model", config.keypoints.model),
+    ]
+
+
 def read_parameters(path: Path, config_type: type[TrackerConfig] = TrackerConfig) -> dict[str, Any]:
     """{'track.max_hands': 2, ...} from a parameter file, as ROS writes it (node name, ros__parameters) or without.
 
     Parameters of other nodes are passed over; names that no node knows raise ConfigError when the config is made.
     """
-    try:
-        content = _parsed(path.read_text(), str(path)) or {}
-    except OSError as error:
-        raise ConfigError(f"cannot read parameter file {path}: {error.strerror}") from error
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"parameter file {path} must map names to values")
+    content = load_parameter_file(path)
     flat: dict[str, Any] = {}
     sections = {str(key): value for key, value in content.items() if isinstance(value, Mapping)}
     if any("ros__parameters" in section for section in sections.values()):
         for node, section in sections.items():
             if node.strip("/*") in ("", NODE):
-                flat |= _flatten(section.get("ros__parameters") or {})
+                parameters = section.get("ros__parameters") or {}
+                if not isinstance(parameters, Mapping):
+                    raise ConfigError(f"parameter file {path}: ros__parameters must map names to values")
+                flat |= _flatten(parameters)
     else:
         flat = _flatten(content)
     own = {name for name, _ in flat_fields(config_type)}
     return {name: value for name, value in flat.items() if name in own or name not in known_names()}
 
 
+def load_parameter_file(path: Path) -> Mapping[str, Any]:
+    """What a parameter file holds. Raises ConfigError."""
+    try:
+        content = _parsed(path.read_text(encoding="utf-8"), f"parameter file {path}") or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read parameter file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"parameter file {path} is no text (UTF-8): {error}") from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"parameter file {path} must map names to values")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, in which 1e-3 is a word, with the numbers that ROS reads."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def _parsed(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {error}") from error
 
@@ -92,6 +127,16 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """(640, 480) of '640x480', as --size has it. Raises ConfigError."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ConfigError(f"--size must be WIDTHxHEIGHT, e.g. 640x480; got '{text}'")
+    if not all(1 <= int(side) <= MAX_SIDE_PX for side in (width, height)):
+        raise ConfigError(f"--size: width and height must be between 1 and {MAX_SIDE_PX}, got {text}")
+    return int(width), int(height)
 
 
 def text_table(rows: Sequence[Sequence[Any]], header: Sequence[str] | None = None) -> str:

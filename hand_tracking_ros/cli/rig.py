@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hand_tracking_ros.calibration import load_camera_yaml
-from hand_tracking_ros.cli.options import text_table
+from hand_tracking_ros.cli.files import check_outputs
+from hand_tracking_ros.cli.options import image_size, text_table
 from hand_tracking_ros.errors import CalibrationError
 from hand_tracking_ros.rig import Rig, load_rig, rig_from_stereo, rig_from_text, save_rig
 
@@ -31,13 +32,11 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_outputs({"--output": args.output}, [("SOURCE", path) for path in args.source])
     rig = _read(args)
     print(summary(rig))
     if args.output is not None:
-        try:
-            save_rig(args.output, rig)
-        except OSError as error:
-            raise CalibrationError(f"cannot write {args.output}: {error.strerror}") from error
+        save_rig(args.output, rig)
         print(f"wrote {args.output}")
     return 0
 
@@ -57,6 +56,8 @@ def summary(rig: Rig) -> str:
 
 
 def _read(args: argparse.Namespace) -> Rig:
+    if (args.size is not None or args.unit_m is not None) and not args.source[0].is_dir():
+        raise CalibrationError(f"--size and --unit-m are for a folder of text files, which {args.source[0]} is not")
     if len(args.source) == 2:
         left, right = (load_camera_yaml(path) for path in args.source)
         return rig_from_stereo(left, right)
@@ -67,15 +68,9 @@ def _read(args: argparse.Namespace) -> Rig:
         return load_rig(path)
     if args.size is None or args.unit_m is None:
         raise CalibrationError(f"{path} is a folder: name --size WxH of its images and --unit-m, its unit of length")
+    size = image_size(args.size)
     outer = sorted(path.glob("rot_trans_c*.dat"))
     if not outer:
         raise CalibrationError(f"no rot_trans_c*.dat in {path}")
     inner = [path / file.name.removeprefix("rot_trans_") for file in outer]
-    return rig_from_text(inner, outer, _size(args.size), args.unit_m)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise CalibrationError(f"--size must be WIDTHxHEIGHT, e.g. 720x720; got '{text}'")
-    return int(width), int(height)
+    return rig_from_text(inner, outer, size, args.unit_m)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
+from hand_tracking_ros.cli.files import check_outputs
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.hand_size import (
     GIVEN_SIGMA,
+    PALMS_PER_HAND,
+    RANGE_M,
     HandSize,
     from_hand_length,
     load_hand_size,
@@ -44,12 +48,13 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_outputs({"--output": args.output}, [("--show", args.show)])
     if args.show is not None:
         size = load_hand_size(args.show)
     elif args.hand_mm is not None:
-        size = from_hand_length(args.hand_mm / 1000)
+        size = from_hand_length(_metres("--hand-mm", args.hand_mm, PALMS_PER_HAND))
     else:
-        size = HandSize(args.palm_mm / 1000, GIVEN_SIGMA)
+        size = HandSize(_metres("--palm-mm", args.palm_mm), GIVEN_SIGMA)
     if args.show is not None and args.finger_mm:
         raise ConfigError("--finger-mm needs --hand-mm or --palm-mm: --show only shows a file")
     if args.finger_mm:
@@ -68,6 +73,18 @@ def run(args: argparse.Namespace) -> int:
     elif args.show is None:
         raise ConfigError("name the file to write with --output")
     return 0
+
+
+def _metres(option: str, length_mm: float, palms: float = 1.0) -> float:
+    """A length of so many palms, in metres. Raises ConfigError where no hand has it."""
+    low, high = (1000 * palms * limit for limit in RANGE_M)
+    if low <= length_mm <= high:
+        return length_mm / 1000
+    message = f"{option} must be between {math.ceil(low)} and {math.floor(high)} mm, got {length_mm:g}"
+    for unit, factor in (("m", 1000), ("cm", 10)):
+        if low <= factor * length_mm <= high:
+            message += f"; {length_mm:g} {unit} are {factor * length_mm:g} mm"
+    raise ConfigError(message)
 
 
 def _finger(text: str) -> tuple[str, list[float]]:

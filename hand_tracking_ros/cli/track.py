@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
+from hand_tracking_ros.cli.files import check_outputs, create
+from hand_tracking_ros.cli.options import add_tracker_options, parameter_files, tracker_config
 from hand_tracking_ros.config import GestureConfig, TrackerConfig
 from hand_tracking_ros.errors import HandTrackingError, SourceError
 from hand_tracking_ros.hand_size import save_hand_size
@@ -79,7 +80,7 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from hand_tracking_ros.cli.track_input import open_tracked
+    from hand_tracking_ros.cli.track_input import input_files, open_tracked
     from hand_tracking_ros.cli.track_output import OverlayWriter, Summary
     from hand_tracking_ros.outputs.gestures import SignReader
     from hand_tracking_ros.records import write_tracks
@@ -88,13 +89,21 @@ def run(args: argparse.Namespace) -> int:
         raise SourceError(f"--max-frames must be at least 1, got {args.max_frames}")
     if args.everything and not args.output:
         raise HandTrackingError("--everything belongs to --output, the file that is written")
+    saved = args.save_hand_size
+    if saved is not None and not (args.rig or args.stereo or args.depth):
+        raise HandTrackingError(
+            "--save-hand-size needs what measures hands: two cameras that see one (--rig, --stereo), or depth images "
+            "(--depth)"
+        )
     config = tracker_config(args, TrackCommandConfig)
+    outputs = {"--output": args.output, "--overlay": args.overlay, "--save-hand-size": saved}
+    check_outputs(outputs, [*input_files(args), *parameter_files(args, config)])
     signs = SignReader(config.gestures) if args.everything else None
     failure: SourceError | None = None
     with ExitStack() as stack:
         opened = open_tracked(args, config, stack)
         source = opened.source
-        output = stack.enter_context(_create(args.output)) if args.output else None
+        output = stack.enter_context(create(args.output)) if args.output else None
         overlay = stack.enter_context(OverlayWriter(args.overlay, source.fps)) if args.overlay else None
         total = None if args.loop or not len(source) else len(source)
         total = args.max_frames if total is None else min(total, args.max_frames or total)
@@ -115,12 +124,11 @@ def run(args: argparse.Namespace) -> int:
     print(summary)
     if opened.report is not None:
         print(f"\n{opened.report}")
-    saved = args.save_hand_size
     if saved is not None:
         if not opened.tracker.filter.size.is_measured:
             raise HandTrackingError(
-                f"{saved} is not written: nothing measured the hands; that takes two cameras that see one (--rig, "
-                "--stereo), or depth images (--depth)"
+                f"{saved} is not written: nothing measured the hands; that takes two cameras that see one, or depth "
+                "images, for longer"
             )
         save_hand_size(saved, opened.tracker.filter.size)
     for path in filter(None, (args.output, args.overlay, saved)):
@@ -128,10 +136,3 @@ def run(args: argparse.Namespace) -> int:
     if failure is not None:
         raise failure
     return 0
-
-
-def _create(path: Path):
-    try:
-        return path.open("w")
-    except OSError as error:
-        raise HandTrackingError(f"cannot write {path}: {error.strerror}") from error

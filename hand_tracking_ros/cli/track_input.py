@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hand_tracking_ros.calibration import size_problem
+from hand_tracking_ros.cli.options import image_size
 from hand_tracking_ros.cli.track_output import RigReport
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.errors import CalibrationError, SourceError
@@ -34,6 +36,21 @@ class Tracked:
     tracker: HandTracker | RigTracker
     frames: Iterator[tuple[list[np.ndarray], list[Sequence[Hand]], TrackedFrame]]
     report: RigReport | None = None
+
+
+def input_files(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
+    """What the arguments name to be read, by option; some are no files."""
+    also = [("--also", source) for source in args.also]
+    stereo = [("--stereo", path) for path in args.stereo or ()]
+    camera_info = args.camera_info and _rig_and_camera(args.camera_info)[0]
+    return [
+        ("SOURCE", args.source),
+        ("--camera-info", camera_info),
+        ("--rig", args.rig),
+        ("--depth", args.depth),
+        *also,
+        *stereo,
+    ]
 
 
 def open_tracked(args: argparse.Namespace, config: TrackerConfig, stack: ExitStack) -> Tracked:
@@ -65,7 +82,7 @@ def _one_camera(args: argparse.Namespace, config: TrackerConfig, stack: ExitStac
 
     def frames():
         for item, tracked in track_source(tracker, source, camera, args.max_frames, depth):
-            _check_size(calibrated, item.image, args.camera_info)
+            _check_size(calibrated, item.image, args.camera_info, source.live)
             yield [item.image], [tracked.hands], tracked
 
     return Tracked(source, tracker, frames())
@@ -100,8 +117,8 @@ def _rig(args: argparse.Namespace, config: TrackerConfig, stack: ExitStack) -> T
 
     def frames():
         for items, tracked in track_rig(tracker, sources, args.max_frames):
-            for camera, item, file in zip(rig.cameras, items, files):
-                _check_size(camera, item.image, file)
+            for camera, item, file, source in zip(rig.cameras, items, files, sources):
+                _check_size(camera, item.image, file, source.live)
             report.step(tracker.disagreement, tracker.apart, tracker.lags_s, tracked.stamp_s, tracker.filter.size)
             yield [item.image for item in items], [in_camera(tracked.hands, camera) for camera in rig.cameras], tracked
 
@@ -136,18 +153,9 @@ def in_camera(hands: Sequence[Hand], camera: RigCamera) -> list[Hand]:
 def _open(args: argparse.Namespace, name: str, stack: ExitStack) -> Source:
     from hand_tracking_ros.sources import open_source
 
-    width, height = _size(args.size)
+    width, height = image_size(args.size) if args.size is not None else (None, None)
     pace = "realtime" if args.realtime else "fast"
     return stack.enter_context(open_source(name, loop=args.loop, pace=pace, width=width, height=height, fps=args.fps))
-
-
-def _size(text: str | None) -> tuple[int | None, int | None]:
-    if text is None:
-        return None, None
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise SourceError(f"--size must be WIDTHxHEIGHT, e.g. 640x480; got '{text}'")
-    return int(width), int(height)
 
 
 def _calibrated(path: str | None) -> RigCamera | None:
@@ -157,19 +165,24 @@ def _calibrated(path: str | None) -> RigCamera | None:
     from hand_tracking_ros.calibration import load_camera_yaml
     from hand_tracking_ros.rig import RigCamera, load_rig
 
-    file, _, name = path.rpartition(":")
-    if name and Path(file).expanduser().is_file():
+    file, name = _rig_and_camera(path)
+    if name:
         return load_rig(file)[name]
     calibration = load_camera_yaml(path)
     camera = calibration.camera()
     return camera and RigCamera(calibration.camera_name, calibration.width, calibration.height, camera)
 
 
-def _check_size(calibrated: RigCamera | None, image: np.ndarray, path: str | None) -> None:
+def _rig_and_camera(path: str) -> tuple[str, str]:
+    """A rig file and the name of its camera from 'rig.yaml:name', or the path as it is and ''."""
+    file, _, name = path.rpartition(":")
+    return (file, name) if name and Path(file).expanduser().is_file() else (path, "")
+
+
+def _check_size(calibrated: RigCamera | None, image: np.ndarray, path: str | None, live: bool) -> None:
     """A calibration holds for its own image size only."""
     height, width = image.shape[:2]
     if calibrated is not None and (calibrated.width, calibrated.height) != (width, height):
-        raise CalibrationError(
-            f"{path} is for {calibrated.width}x{calibrated.height} images, but these are {width}x{height}: "
-            f"give --size {calibrated.width}x{calibrated.height} if that is how they were taken, or calibrate anew"
-        )
+        wanted = calibrated.width, calibrated.height
+        setting = f"give --size {calibrated.width}x{calibrated.height}"
+        raise CalibrationError(f"{path} {size_problem(wanted, (width, height), setting, live=live)}")

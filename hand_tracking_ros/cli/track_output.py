@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hand_tracking_ros.cli.files import make_folder
 from hand_tracking_ros.cli.options import text_table
 from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.frame_groups import FrameGroups
@@ -120,13 +121,14 @@ class OverlayWriter:
         tallest = max(part.shape[0] for part in parts)
         drawn = np.hstack([cv2.copyMakeBorder(p, 0, tallest - p.shape[0], 0, 0, cv2.BORDER_CONSTANT) for p in parts])
         if self._writer is None:
+            make_folder(self._path)
             self._size = (drawn.shape[1], drawn.shape[0])
             codec = cv2.VideoWriter_fourcc(*CODECS[self._path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._path), codec, self._fps, self._size)
             if not self._writer.isOpened():
                 raise HandTrackingError(
-                    f"cannot write overlay {self._path}: the folder is missing or not writable, or this OpenCV has no "
-                    "encoder for it (try a name that ends in .avi)"
+                    f"cannot write overlay {self._path}: this OpenCV has no encoder for it (try a name that "
+                    "ends in .avi), or the disk is full"
                 )
         self._writer.write(drawn if drawn.shape[1::-1] == self._size else self._fitted(drawn))
 

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hand_tracking_ros.cli.options import load_parameter_file
 from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.nodes import graph
 from hand_tracking_ros.profiles import SWITCH
 
 STOP_S = 10.0  # a node that has not ended this long after Ctrl-C is killed
 POLL_S = 0.2
+NAMESPACE = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
 def add_parser(subparsers) -> None:
@@ -51,16 +54,30 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Start the nodes and watch them; the exit status: 1 when a node ended by itself. Raises HandTrackingError."""
     _check_ros()
-    params_file = Path(args.params_file or graph.default_params_file())
-    if not params_file.is_file():
-        raise HandTrackingError(f"--params-file {params_file} does not exist; copy {graph.default_params_file()}")
+    params_file, starts = Path(args.params_file or graph.default_params_file()), _starts(args)
+    _check_params_file(params_file)
     commands = {}
-    for start in _starts(args):
+    for start in starts:
         namespace = "/".join(part for part in (args.namespace.strip("/"), start.namespace) if part)
+        if namespace and (not NAMESPACE.fullmatch(namespace) or "__" in namespace):
+            raise HandTrackingError(
+                f"'{namespace}' is no namespace of ROS: it takes letters, digits and single _, no digit first, with / "
+                "between names; change --namespace, or the camera's name in the rig file"
+            )
         arguments = ros_arguments(str(params_file), start.parameters, namespace)
         name = f"{start.namespace}/{start.node}".lstrip("/")
         commands[name] = [sys.executable, "-m", f"hand_tracking_ros.nodes.{start.node}", *arguments]
     return supervise(commands)
+
+
+def _check_params_file(path: Path) -> None:
+    """Raises HandTrackingError where the nodes could not read it."""
+    from hand_tracking_ros.nodes.params_file import check_params_file
+
+    if not path.exists():
+        raise HandTrackingError(f"--params-file {path} does not exist; copy {graph.default_params_file()}")
+    load_parameter_file(path)
+    check_params_file(path)
 
 
 def _starts(args: argparse.Namespace) -> list[graph.Start]:
@@ -142,7 +159,7 @@ def _check_ros() -> None:
     """Raises HandTrackingError when nodes cannot run here."""
     if importlib.util.find_spec("rclpy") is None:
         raise HandTrackingError(
-            "ROS 2 is not here (no rclpy): pip install 'hand_tracking_ros[ros]' in a venv, or source your ROS 2 "
+            "ROS 2 is not here (no rclpy): pip install '.[ros]' in the checkout, in a venv, or source your ROS 2 "
             "and build with colcon; 'hand-tracking doctor' says more"
         )
     if importlib.util.find_spec("hand_tracking_ros.msg") is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hand_tracking_ros.cli.files import check_outputs, create
 from hand_tracking_ros.config import PoseConfig
 from hand_tracking_ros.errors import ConfigError, HandTrackingError
 from hand_tracking_ros.hand_size import load_hand_size
@@ -41,18 +42,17 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_outputs({"--output": args.output}, [("--size-file", args.size_file)])
     palm_m, finger_ratio, shape = _size(args)
     try:
         text = hand_urdf(Side[args.side.upper()], palm_m, finger_ratio, shape)
     except ValueError as error:
-        raise HandTrackingError(f"{error}; give metres, e.g. --palm-m 0.088") from error
+        raise HandTrackingError(str(error)) from error
     if args.output is None:
         print(text, end="")
         return 0
-    try:
-        args.output.write_text(text)
-    except OSError as error:
-        raise HandTrackingError(f"cannot write {args.output}: {error.strerror}") from error
+    with create(args.output) as stream:
+        stream.write(text)
     print(f"wrote {args.output}")
     return 0
 

@@ -17,7 +17,7 @@ from hand_tracking_ros.evaluation.detection import detection_metrics
 from hand_tracking_ros.evaluation.keypoints import keypoint_metrics
 from hand_tracking_ros.evaluation.matching import keypoint_costs, match
 from hand_tracking_ros.evaluation.run import track_source
-from hand_tracking_ros.evaluation.tracking import Video, track_metrics
+from hand_tracking_ros.evaluation.tracking import Video, check_same_video, track_metrics
 from hand_tracking_ros.geometry import box_around
 from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.keypoints import KeypointEstimator
@@ -119,6 +119,8 @@ def evaluate_tracking(
         videos.append((sequence, _track_images(tracker, root, sequence) if tracker is not None else tracks))
     if tracks is not None and len(videos) != 1:
         raise RecordError(f"a tracking file belongs to one video, but the labels have {len(videos)}")
+    if tracks is not None:
+        check_same_video(videos[0][0], tracks, ("the labels", "the tracks"))
     return {**facts(labels), **track_metrics(videos)}
 
 

@@ -60,14 +60,16 @@ class _Path:
 def track_metrics(sequences: Sequence[Video]) -> dict[str, Any]:
     """Metrics over videos: (labels, tracking output) of each. Labels need ``frame`` and ``stamp_s`` and keypoints.
 
-    Frames that the tracker did not write count as frames without hands.
+    Frames that the tracker did not write are ``frames_missing``, and count as frames without hands.
     """
     anonymous = any(_anonymous(tracked) for _, tracked in sequences)
     sequences = [(labels, linked(tracked)) for labels, tracked in sequences]
     paths: list[_Path] = []
-    wanted = false = frames = 0
+    wanted = false = frames = missing = 0
     for labels, tracked in sequences:
-        found, labelled, unmatched = _paths(labels, {frame.frame: frame for frame in tracked})
+        of_tracker = {frame.frame: frame for frame in tracked}
+        missing += sum(image.frame not in of_tracker for image in labels)
+        found, labelled, unmatched = _paths(labels, of_tracker)
         paths += found
         wanted, false, frames = wanted + labelled, false + unmatched, frames + len(labels)
     errors = np.concatenate([joint_errors(p.truth_px, p.found_px) for p in paths]) if paths else np.empty((0, 21))
@@ -84,6 +86,7 @@ def track_metrics(sequences: Sequence[Video]) -> dict[str, Any]:
     return {
         "videos": len(sequences),
         "frames": frames,
+        "frames_missing": missing,
         "hands": wanted,
         "recall": len(errors) / wanted if wanted else float("nan"),
         "recall_within_20_percent": float((per_hand <= 100 * CLOSE_PALM).sum() / wanted) if wanted else float("nan"),
@@ -100,6 +103,22 @@ def track_metrics(sequences: Sequence[Video]) -> dict[str, Any]:
         "latency_ms_p50": percentile(latencies, 50),
         "latency_ms_p99": percentile(latencies, 99),
     }
+
+
+def check_same_video(
+    one: Sequence[LabelledImage] | Sequence[TrackedFrame], tracked: Sequence[TrackedFrame], names: tuple[str, str]
+) -> None:
+    """Raises RecordError, with the ``names`` of the two, where they share no frame or not the size of one."""
+    frames = {frame.frame: frame for frame in tracked}
+    common = [(frame, frames[frame.frame]) for frame in one if frame.frame in frames]
+    if not common:
+        raise RecordError(f"{names[0]} and {names[1]} have no frame in common: they are not of one video")
+    for frame, other in common:
+        if (frame.width, frame.height) != (other.width, other.height):
+            raise RecordError(
+                f"frame {frame.frame} is {frame.width}x{frame.height} in {names[0]}, but {other.width}x{other.height} "
+                f"in {names[1]}: they are not of one video, or one was resized"
+            )
 
 
 def _paths(labels: Sequence[LabelledImage], frames: dict[int, TrackedFrame]) -> tuple[list[_Path], int, int]:

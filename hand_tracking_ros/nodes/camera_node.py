@@ -14,7 +14,7 @@ import rclpy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from hand_tracking_ros.calibration import Calibration, load_camera_yaml
+from hand_tracking_ros.calibration import Calibration, load_camera_yaml, size_problem
 from hand_tracking_ros.errors import HandTrackingError, SourceError
 from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.nodes.base import HandNode, image_qos, run
@@ -100,7 +100,7 @@ class CameraNode(HandNode):
                 elif start_ns is None:
                     start_ns = now_ns - int(item.stamp_s * 1e9)
                 if not stop.is_set():
-                    self._publish(item, start_ns + int(item.stamp_s * 1e9))
+                    self._publish(item, start_ns + int(item.stamp_s * 1e9), source.live)
             except (SourceError, cv2.error) as error:
                 if source is not None and not source.live:  # the next image of a file may be a good one
                     self.skip(str(error))
@@ -129,7 +129,7 @@ class CameraNode(HandNode):
                 stop.wait(0.02)
             stop.wait(SETTLE_S)
 
-    def _publish(self, item: SourceImage, stamp: int) -> None:
+    def _publish(self, item: SourceImage, stamp: int, live: bool) -> None:
         camera = self.config.camera
         self.statistics.problems.pop("source", None)
         image = item.image
@@ -139,17 +139,20 @@ class CameraNode(HandNode):
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         header = Header(stamp=time_from_ns(stamp), frame_id=camera.frame_id)
         height, width = image.shape[:2]
-        self._infos.publish(camera_info_message(self._fitting_calibration(width, height), header, width, height))
+        calibration = self._fitting_calibration(width, height, live)
+        self._infos.publish(camera_info_message(calibration, header, width, height))
         self._images.publish(image_to_message(image, header))
         self.statistics.frame()
 
-    def _fitting_calibration(self, width: int, height: int) -> Calibration | None:
+    def _fitting_calibration(self, width: int, height: int, live: bool) -> Calibration | None:
         calibration = self._calibration
         if calibration is None or (calibration.width, calibration.height) == (width, height):
             return calibration
+        wanted = calibration.width, calibration.height
+        setting = f"set camera.width to {calibration.width} and camera.height to {calibration.height}"
         problem = (
-            f"the calibration is for {calibration.width}x{calibration.height} images, but these are {width}x{height}: "
-            "camera_info stays uncalibrated; set camera.width and camera.height, or calibrate at this size"
+            f"camera_info stays uncalibrated: the calibration "
+            f"{size_problem(wanted, (width, height), setting, live=live)}"
         )
         self.statistics.problems["calibration"] = problem
         self.warn(problem)

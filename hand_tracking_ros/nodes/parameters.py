@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 
-from hand_tracking_ros.config import Config, check_value, flat_fields, from_flat
+from hand_tracking_ros.config import Config, check_value, flat_fields, from_flat, unknown_parameter
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.nodes.settings import known_names
 from hand_tracking_ros.profiles import SWITCH, fill_in
@@ -109,10 +108,5 @@ def _unknown_names(start_values) -> dict[str, str]:
     """
     known = known_names()
     groups = {name.split(".")[0] for name in known if "." in name}
-    problems = {}
-    for name in sorted(set(start_values) - known):
-        if name.split(".")[0] in groups:
-            close = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(known))}"
-            problems[name] = f"unknown parameter '{name}'{hint}"
-    return problems
+    unknown = [name for name in sorted(set(start_values) - known) if name.split(".")[0] in groups]
+    return {name: unknown_parameter(name, known) for name in unknown}

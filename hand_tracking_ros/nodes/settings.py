@@ -54,8 +54,20 @@ class CameraConfig(Config):
         choices=("realtime", "fast"),
         read_only=True,
     )
-    width: int = param(0, "Width asked of a live camera, px; 0: its default", low=0, high=16384, read_only=True)
-    height: int = param(0, "Height asked of a live camera, px; 0: its default", low=0, high=16384, read_only=True)
+    width: int = param(
+        0,
+        "Width asked of a live camera, or that files are scaled to, px; 0: their own",
+        low=0,
+        high=16384,
+        read_only=True,
+    )
+    height: int = param(
+        0,
+        "Height asked of a live camera, or that files are scaled to, px; 0: their own",
+        low=0,
+        high=16384,
+        read_only=True,
+    )
     fps: float = param(
         0.0,
         "Rate asked of a live camera, or given to a folder or video, Hz; 0: its own",

@@ -43,8 +43,10 @@ def hand_urdf(side: Side, palm_m: float, finger_ratio: float = 1.0, shape: Kinem
     that is not positive."""
     if side not in (Side.LEFT, Side.RIGHT):
         raise ValueError("a hand's URDF needs its side: left or right")
-    if not (0 < palm_m < 1 and 0 < finger_ratio < 3):
-        raise ValueError(f"no size of a hand: palm_m {palm_m}, finger_ratio {finger_ratio}")
+    if not 0 < palm_m < 1:
+        raise ValueError(f"palm_m must be above 0 and below 1 m, got {palm_m}; 0.088 is an adult's")
+    if not 0 < finger_ratio < 3:
+        raise ValueError(f"finger_ratio must be above 0 and below 3, got {finger_ratio}; 1 is a mean hand's")
     robot = ElementTree.Element("robot", name=f"{side.name.lower()}_hand")
     robot.append(ElementTree.Comment(f" palm_m {palm_m:g}, finger_ratio {finger_ratio:g}; hand-tracking urdf "))
     material = ElementTree.SubElement(robot, "material", name=f"{side.name.lower()}_hand")

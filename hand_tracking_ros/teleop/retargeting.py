@@ -1,6 +1,6 @@
 """A robot hand's joints from a hand's keypoints, by the package dex-retargeting (Qin et al., AnyTeleop).
 
-dex-retargeting is optional (``pip install "hand_tracking_ros[retarget]"``) and needs PyTorch and NumPy 2. Its own
+dex-retargeting is optional (``pip install ".[retarget]"`` in the checkout) and needs PyTorch and NumPy 2. Its own
 configurations for Allegro, LEAP, Shadow and other hands name URDF files, which dexsuite/dex-urdf has.
 """
 
@@ -91,6 +91,6 @@ def _library():
     except ImportError as error:
         raise HandTrackingError(
             f"retargeting needs the packages dex-retargeting, torch and six ({error}): pip install "
-            "'hand_tracking_ros[retarget]', with NumPy 2 and Python up to 3.12"
+            "'.[retarget]' in the checkout of hand_tracking_ros, with NumPy 2 and Python up to 3.12"
         ) from error
     return RetargetingConfig

@@ -241,7 +241,9 @@ def open_context():
     try:
         import moderngl
     except ImportError as error:
-        raise HandTrackingError("the hand renderer needs moderngl: pip install 'hand_tracking_ros[train]'") from error
+        raise HandTrackingError(
+            "the hand renderer needs moderngl: pip install '.[train]' in the checkout of hand_tracking_ros"
+        ) from error
     try:
         return moderngl.create_context(standalone=True, backend="egl", require=330)
     except Exception as error:  # moderngl raises plain Exceptions
