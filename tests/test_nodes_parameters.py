@@ -117,6 +117,16 @@ def test_names_of_other_nodes_and_packages_are_let_through(ros):
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
+def test_names_that_are_nearly_ours_are_warned_of(ros, capfd):
+    start = {"tracks.max_hands": 1, "max_hands": 1, "foo.bar": 1}
+    node = ros.node("filter_node", "/nearly", **{name.replace(".", "__"): value for name, value in start.items()})
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    log = capfd.readouterr().err
+    for name in ("tracks.max_hands", "max_hands"):
+        assert f"parameter '{name}' has no effect on this node; did you mean 'track.max_hands'?" in log
+    assert "foo.bar" not in log
+
+
 def test_numbers_are_read_kindly(ros):
     node = ros.node("filter_node", "/kind", filter__beta=3)
     assert node.get_parameter("filter.beta").value == 3.0

@@ -313,7 +313,7 @@ def test_command_on_a_video_prints_one_table(capsys):
     arguments = ["evaluate", str(demo_directory()), "--task", "robustness", "--limit", "2"]
     assert main([*arguments, "--conditions", "clear", "turned_90"]) == 0
     text = capsys.readouterr().out
-    assert "images            2\n" in text
+    assert "images   2\n" in text
     assert [line.split()[0] for line in text.splitlines()[-2:]] == ["clear", "turned_90"]
 
 

@@ -17,6 +17,7 @@ from hand_tracking_ros.nodes.settings import known_names
 from hand_tracking_ros.profiles import SWITCH, fill_in
 
 NODE = "hand_tracker_node"  # whose section of a ROS parameter file holds the tracker's parameters
+SIZE_FILE = "pose.size_file"
 MAX_SIDE_PX = 16384
 _NUMBER = re.compile(r"[+-]?\.?\d|-?$")  # how a cell with a number begins; '-' and '' stand for one that is not there
 
@@ -65,7 +66,7 @@ def parameter_files(args: argparse.Namespace, config: TrackerConfig) -> list[tup
     """The files that --params and the parameters name, by option; some parameters are names instead."""
     return [
         ("--params", args.params),
-        ("pose.size_file", config.pose.size_file),
+        (SIZE_FILE, config.pose.size_file),
         (SWITCH, config.inference.profile),
         ("detector.model", config.detector.model),
         ("keypoints.model", config.keypoints.model),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hand_tracking_ros.cli.files import check_outputs, create
-from hand_tracking_ros.cli.options import add_tracker_options, parameter_files, tracker_config
+from hand_tracking_ros.cli.options import SIZE_FILE, add_tracker_options, parameter_files, tracker_config
 from hand_tracking_ros.config import GestureConfig, TrackerConfig
 from hand_tracking_ros.errors import HandTrackingError, SourceError
 from hand_tracking_ros.hand_size import save_hand_size
@@ -96,8 +96,11 @@ def run(args: argparse.Namespace) -> int:
             "(--depth)"
         )
     config = tracker_config(args, TrackCommandConfig)
-    outputs = {"--output": args.output, "--overlay": args.overlay, "--save-hand-size": saved}
-    check_outputs(outputs, [*input_files(args), *parameter_files(args, config)])
+    outputs = {"--output": args.output, "--overlay": args.overlay}
+    parameters = parameter_files(args, config)
+    check_outputs(outputs, parameters)
+    others = [(name, path) for name, path in parameters if name != SIZE_FILE]  # a size may be measured anew
+    check_outputs(outputs | {"--save-hand-size": saved}, [*input_files(args), *others])
     signs = SignReader(config.gestures) if args.everything else None
     failure: SourceError | None = None
     with ExitStack() as stack:

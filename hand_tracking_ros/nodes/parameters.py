@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -12,6 +13,8 @@ from hand_tracking_ros.config import Config, check_value, flat_fields, from_flat
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.nodes.settings import known_names
 from hand_tracking_ros.profiles import SWITCH, fill_in
+
+SIMILAR = 0.85  # names that are as like each other are the same, one of them misspelt
 
 
 class Parameters:
@@ -28,6 +31,8 @@ class Parameters:
         # rclpy offers no public way to see the start values before they are declared.
         start_values = {name: parameter.value for name, parameter in node._parameter_overrides.items()}
         self._problems = _unknown_names(start_values)
+        for warning in _like_ours(start_values):
+            node.get_logger().warning(warning)
         start_values = self._with_profile(start_values)
         for name, f in self._fields.items():
             self._declare(name, f, start_values.get(name, f.default))
@@ -110,3 +115,16 @@ def _unknown_names(start_values) -> dict[str, str]:
     groups = {name.split(".")[0] for name in known if "." in name}
     unknown = [name for name in sorted(set(start_values) - known) if name.split(".")[0] in groups]
     return {name: unknown_parameter(name, known) for name in unknown}
+
+
+def _like_ours(start_values) -> list[str]:
+    """What to say of names outside of our groups that are nearly one of ours; they may be somebody else's."""
+    known = sorted(known_names())
+    groups = {name.split(".")[0] for name in known if "." in name}
+    warnings = []
+    for name in sorted(set(start_values) - set(known)):
+        close = [ours for ours in known if ours.endswith(f".{name}")]
+        close = close or difflib.get_close_matches(name, known, n=1, cutoff=SIMILAR)
+        if close and name.split(".")[0] not in groups:
+            warnings.append(f"parameter '{name}' has no effect on this node; did you mean '{close[0]}'?")
+    return warnings
