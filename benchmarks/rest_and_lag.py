@@ -4,17 +4,20 @@
     python benchmarks/rest_and_lag.py SEQUENCES --photos hand.png --mediapipe-python mediapipe/bin/python \\
         --output rest_and_lag.md --json rest_and_lag.json
 
-At rest: a frame from the middle of each sequence, and each photo, repeated for some seconds with new camera noise every
-time (Gaussian, ``--noise`` grey levels). What moves then is the tracker's own: ``jitter`` from frame to frame
-(motion.jitter) and ``wander`` about the mean, RMS over joints. Moving: the sequences, whose truth is exact; the lag is
-the shift of the truth that fits best. Both trackers see the same files, losslessly compressed, MediaPipe in colour.
-MediaPipe has no position in metres: its mm, and ours to compare, are px at the true distance. ``--mediapipe-python`` is
-the interpreter of an environment with mediapipe==0.10.21.
+At rest: frames from a quarter, the middle and three quarters of each sequence, and each photo, repeated for some
+seconds with new camera noise every time (Gaussian, ``--noise`` grey levels). What moves then is the tracker's own:
+``jitter`` from frame to frame (motion.jitter) and ``wander`` about the mean, RMS over joints and hands. That is decided
+by the few hands that jump between two readings, so the jitter of the median hand is there as well, and how many jump.
+Moving: the sequences, whose truth is exact; the lag is the shift of the truth that fits best. Both trackers see the
+same files, losslessly compressed, MediaPipe in colour. MediaPipe has no position in metres: its mm, and ours to
+compare, are px at the true distance. ``--mediapipe-python`` is the interpreter of an environment with
+mediapipe==0.10.21.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -32,7 +35,7 @@ from hand_tracking_ros.config import FilterConfig, TrackerConfig
 from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.evaluation import motion
 from hand_tracking_ros.evaluation.datasets import label_camera
-from hand_tracking_ros.evaluation.matching import keypoint_costs, match, mean
+from hand_tracking_ros.evaluation.matching import keypoint_costs, match, mean, percentile
 from hand_tracking_ros.evaluation.run import track_source
 from hand_tracking_ros.evaluation.tracking import MATCH_PALM, linked, track_metrics
 from hand_tracking_ros.filters import make_filter
@@ -47,9 +50,14 @@ from hand_tracking_ros.types import Hand, Scale
 FPS = 30.0
 SETTLE_S = 1.0  # a filter may take this long to come to rest
 LEAST_FRAMES = 10  # of a hand at rest
+MOMENTS = (0.25, 0.5, 0.75)  # of a sequence, that are shown at rest
+JUMP_PX = 1.0  # jitter of a hand that does not rest
 MAX_GAP_S = 0.5  # the one-euro filter behind MediaPipe starts afresh after such a gap
 AT_REST = {
     "found": "found",
+    "median_jitter_px": "jitter px, median hand",
+    "median_jitter_side_mm": "jitter mm, sideways, median hand",
+    "jumping": "hands that jump",
     "jitter_px": "jitter px",
     "wander_px": "wander px",
     "jitter_side_mm": "jitter mm, sideways",
@@ -93,11 +101,11 @@ def still_clip(image: np.ndarray, label: LabelledImage, video: Path, seconds: fl
 
 
 def still_clips(moving: Sequence[Clip], photos: Sequence[Path], args: argparse.Namespace, work: Path):
-    """(of the middle frames of the sequences, of the photos)."""
+    """(of frames of the sequences, of the photos)."""
     drawn, real = [], []
-    for clip in moving:
+    for clip, moment in itertools.product(moving, MOMENTS):
         count = len(clip.labels)
-        index = min(range(count), key=lambda i: (not clip.labels[i].hands, abs(i - count // 2)))
+        index = min(range(count), key=lambda i: (not clip.labels[i].hands, abs(i - moment * count)))
         capture = cv2.VideoCapture(str(clip.video))
         capture.set(cv2.CAP_PROP_POS_FRAMES, index)
         ok, image = capture.read()
@@ -154,6 +162,7 @@ def one_euro(frames: Sequence[TrackedFrame], cutoff_hz: float, beta: float) -> l
 def rest_metrics(clips: Sequence[Clip], tracked: Sequence[Sequence[TrackedFrame]]) -> dict[str, Any]:
     """What moves although nothing does, of hands that are there; NaN for what is not known. Lengths in px and mm."""
     squares: dict[str, list[float]] = {}
+    own: dict[str, list[float]] = {"jitter_px": [], "jitter_side_mm": []}  # of each hand
     found = wanted = 0
     for clip, frames in zip(clips, tracked, strict=True):
         truth = clip.labels[0].hands
@@ -171,8 +180,13 @@ def rest_metrics(clips: Sequence[Clip], tracked: Sequence[Sequence[TrackedFrame]
             camera = label_camera(clip.labels[0])
             for name, values in _deviations(settled, 1e3 * distance_m / camera.fx if camera else np.nan).items():
                 squares.setdefault(name, []).extend(values.ravel().tolist())
-    rms = {name: float(np.sqrt(mean(squares.get(name, [])))) for name in AT_REST if name != "found"}
-    return {"clips": len(clips), "found": found / wanted if wanted else float("nan"), **rms}
+                if name in own:
+                    own[name].append(float(np.sqrt(values.mean())))
+    rms = {name: float(np.sqrt(mean(values))) for name, values in squares.items()}
+    medians = {f"median_{name}": percentile(values, 50) for name, values in own.items()}
+    jumping = mean(np.array(own["jitter_px"]) > JUMP_PX)
+    facts = {"clips": len(clips), "found": found / wanted if wanted else float("nan"), "jumping": jumping}
+    return dict.fromkeys(AT_REST, float("nan")) | facts | rms | medians
 
 
 def _tracks(frames: Sequence[TrackedFrame]) -> list[list[tuple[float, Hand]]]:

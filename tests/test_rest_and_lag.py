@@ -126,5 +126,18 @@ def test_the_one_euro_filter_behind_the_peer_trades_jitter_for_lag(benchmark):
 def test_the_table_has_a_dash_for_what_is_not_known(benchmark):
     rows = {"MediaPipe": dict.fromkeys(benchmark.AT_REST, 1.25) | {"jitter_mm": float("nan"), "clips": 3}}
     head, _, row = benchmark.table("at rest", benchmark.AT_REST, rows).splitlines()
-    assert head.startswith("| at rest | found | jitter px | wander px |")
-    assert row == "| MediaPipe | 1.25 | 1.25 | 1.25 | 1.25 | 1.25 | - | 1.25 |"
+    assert head.startswith(
+        "| at rest | found | jitter px, median hand | jitter mm, sideways, median hand | hands that jump |"
+    )
+    assert row == "| MediaPipe | " + "1.25 | " * 8 + "- | 1.25 |"
+
+
+def test_a_hand_that_jumps_decides_the_mean_and_not_the_median(benchmark):
+    truth = points_m()
+    clips = [benchmark.Clip(Path(f"{i}.avi"), [label(k, truth, 30.0) for k in range(90)]) for i in range(5)]
+    rng = np.random.default_rng(1)
+    still = [[frame(k, 30.0, found(1, in_px(truth) + rng.normal(0, 0.1, (21, 2)))) for k in range(90)] for _ in clips]
+    still[3] = [frame(k, 30.0, found(1, in_px(truth) + (10.0 * (k % 2), 0))) for k in range(90)]
+    m = benchmark.rest_metrics(clips, still)
+    assert m["jumping"] == pytest.approx(0.2) and m["jitter_px"] > 2
+    assert m["median_jitter_px"] < 0.3 and m["found"] == 1
