@@ -284,7 +284,7 @@ def test_from_a_slim_training_to_a_pruned_one(folder, tmp_path, capsys):
 @pytest.mark.parametrize(("options", "message"), [
     ("--method fbnet --table t.json", "--target-ms, --run, --output must be given"),
     ("--check 5", "--table must be given"),
-    ("--prune 0.3 --run nowhere --output o.yaml", "nowhere/checkpoint.pt is no checkpoint of a keynet training"),
+    ("--prune 0.3 --run nowhere --output o.yaml", "cannot read nowhere/checkpoint.pt: No such file or directory"),
     ("--measure --output o.json --blocks resnext", "no place takes the block 'resnext'; known: conv"),
     ("--measure --output o.json --blocks conv residual:136", "no place takes the block 'residual:136'"),
     ("--measure --output o.json --blocks fbnet", "no place takes the block 'fbnet'"),

@@ -415,5 +415,5 @@ def test_frames_through_a_fisheye_in_colour_with_rolling_shutter(renderer, tmp_p
     ],
 )
 def test_what_cannot_be_made_is_refused(arguments, message, tmp_path, capsys):
-    assert main([*arguments, "--count", "1", "--poses", "20", "--output", str(tmp_path / "out")]) == 1
+    assert main([*arguments, "--count", "1", "--poses", "20", "--output", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err

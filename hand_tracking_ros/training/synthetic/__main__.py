@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from hand_tracking_ros.errors import ConfigError, HandTrackingError
+from hand_tracking_ros.commands import command
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.synthetic.poses import MIXTURE
 from hand_tracking_ros.training.synthetic.scene import VIEWS
 
@@ -67,23 +67,19 @@ def share(text: str, known) -> tuple[str, float]:
     return name, number
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     os.environ.setdefault("LP_NUM_THREADS", "0")  # llvmpipe: one process, one core; start more processes for more
     cv2.setNumThreads(1)
-    try:
-        if args.kind == "demo":
-            from hand_tracking_ros.training.synthetic.demo import write_demo
+    if args.kind == "demo":
+        from hand_tracking_ros.training.synthetic.demo import write_demo
 
-            write_demo(args.output, args.seed)
-        elif args.kind == "sequence":
-            make_sequences(args)
-        else:
-            make_pool(args)
-    except HandTrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        write_demo(args.output, args.seed)
+    elif args.kind == "sequence":
+        make_sequences(args)
+    else:
+        make_pool(args)
 
 
 def make_sequences(args: argparse.Namespace) -> None:
@@ -129,4 +125,4 @@ def make_pool(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
