@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from hand_tracking_ros.errors import SourceError
+from hand_tracking_ros.errors import ConfigError, SourceError
 from hand_tracking_ros.geometry import Box, box_around, iou
 from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.synthetic.photo import MONO_CHANCES, MONO_WEIGHTS
@@ -123,6 +123,18 @@ def _hand_from_box(box: list[float]) -> LabelledHand:
     side = max(x1 - x0, y1 - y0, 1.0)
     unknown = np.full((NUM_JOINTS, 2), np.nan)
     return LabelledHand(unknown, unknown[:, 0], 0.5, Box(((x0 + x1) / 2, (y0 + y1) / 2), (side, side), 0.0))
+
+
+def read_pool(path: Path, kind: str, names: Sequence[str]) -> list[np.ndarray]:
+    """These arrays of a pool of synthetic images. Raises ConfigError when the file is none of that kind."""
+    try:
+        with np.load(path) as pool:
+            return [pool[name] for name in names]
+    except Exception as error:  # a file that is no npz raises whatever its bytes happen to mean
+        what = error.strerror if isinstance(error, OSError) and error.strerror else f"no pool of synthetic {kind}"
+        raise ConfigError(
+            f"cannot read {path}: {what}; 'python -m hand_tracking_ros.training.synthetic --kind {kind}' writes one"
+        ) from error
 
 
 def load_backgrounds(folders: Iterable[Path], skip: Collection[str] = ()) -> list[np.ndarray]:
