@@ -42,12 +42,14 @@ def command(main: Callable[..., int | None], prefix: str = "") -> Callable[..., 
     return run
 
 
-def at_least(args: argparse.Namespace, least: float, *names: str) -> None:
-    """Raise ConfigError unless these arguments, as far as they are given, are ``least`` or more, and finite."""
+def at_least(args: argparse.Namespace, least: float, *names: str, most: float = sys.float_info.max) -> None:
+    """Raise ConfigError unless these arguments, as far as they are given, are numbers from ``least`` to ``most``."""
     for name in names:
         value = getattr(args, name)
-        if value is not None and not least <= value < float("inf"):
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        for number in value if isinstance(value, list | tuple) else [] if value is None else [value]:
+            if not least <= number <= most:
+                wanted = f"at least {least}" if most == sys.float_info.max else f"between {least} and {most}"
+                raise ConfigError(f"--{name.replace('_', '-')} must be {wanted}, got {number}")
 
 
 def check_output(path: Path | None, *endings: str) -> None:
