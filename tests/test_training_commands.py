@@ -29,6 +29,8 @@ def here(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own").symlink_to(images)
     (tmp_path / "bare").mkdir()
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "labels.jsonl").write_text('{"file": "0.png", "hands": []}\n{"file"')
     (tmp_path / "file").write_text("a: 1\n")
     (tmp_path / "junk").mkdir()
     (tmp_path / "junk" / "checkpoint.pt").write_bytes(b"junk")
@@ -62,6 +64,7 @@ def said(capsys) -> str:
     ("--config keynet", "--images trains on those images alone: leave out --config, or --images"),
     ("--data d --synthetic a.npz", "leave out --data and --synthetic, or --images"),
     ("--images nope", "--images: nope is not a folder; give folders of labelled images"),
+    ("--images torn", "labels.jsonl, line 2 does not state 'file' and 'hands' as docs/evaluation.md describes them"),
     ("--images bare", "--images: bare has no labels.jsonl: 'hand-tracking label bare' writes it"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_training_is_said_in_one_line(here, options, message, capsys):
@@ -91,6 +94,9 @@ def test_a_fine_tuned_network_is_exported_with_a_card_of_its_own(here, capsys):
     assert main(tune.split()) == 0
     assert "; it is done: give more --minutes or --samples, or another --run" in capsys.readouterr().out
     assert len((here / "run" / "log.jsonl").read_text().splitlines()) == 1
+    assert main([*tune.split(), "--samples", "16", "--optimiser", "adamw"]) == 2
+    assert "run/checkpoint.pt is of another --optimiser than adamw" in capsys.readouterr().err
+    assert main([*tune.split(), "--samples", "12", "--init", "ignored"]) == 0
     assert main(tune.replace("keynet", "detnet").split()) == 2
     assert "run/checkpoint.pt is no checkpoint of a detnet training" in capsys.readouterr().err
 
@@ -100,8 +106,8 @@ def test_a_fine_tuned_network_is_exported_with_a_card_of_its_own(here, capsys):
     assert (made.licence, made.preprocessing, made.precision) == (shipped.licence, shipped.preprocessing, "fp32")
     assert made.training["data"][:-1] == shipped.training["data"] and made.training["data"][-1]["images"] == 10
     assert made.training["command"] == "hand-tracking train keynet --images own --kind frame --init keynet"
-    assert made.training["seed"] == 5 and "8 samples" in made.training["notes"]
-    (report,) = map(json.loads, (here / "run" / "log.jsonl").read_text().splitlines())
+    assert made.training["seed"] == 5 and "12 samples" in made.training["notes"]
+    *_, report = map(json.loads, (here / "run" / "log.jsonl").read_text().splitlines())
     assert made.accuracy["held_out_palm_percent"] == report["held_out_palm_percent"]
     assert not made.accuracy.keys() & (shipped.accuracy.keys() - {"measured_on"})
 

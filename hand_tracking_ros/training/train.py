@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from hand_tracking_ros.commands import at_least, command
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.manifest import load_manifest
+from hand_tracking_ros.manifest import ModelManifest, load_manifest
 from hand_tracking_ros.training import parallel, tasks
 from hand_tracking_ros.training.arguments import add_recipe_arguments, data_of, recipe_of
 from hand_tracking_ros.training.card import CARD, write_card
@@ -108,6 +108,7 @@ class Trainer:
         self.network = self.task.network().to(self.device, memory_format=torch.channels_last)
         self._frozen = freeze_all_but(self.network, recipe.only)
         self.average = Average(self.network)
+        self.init = ""  # what the weights at the start were taken from
         self.start: dict[str, torch.Tensor] = {}  # the weights at the start, of which a share is kept
         learned = [p for p in self.weigh.parameters() if p.requires_grad]
         self.optimisers = optimisers(recipe.optimiser, self.network, learned, recipe.learning_rate)
@@ -138,6 +139,7 @@ class Trainer:
             self.restore(read_checkpoint(self.checkpoint, *RUN_PARTS, device=self.device))
             done = "; it is done: give more --minutes or --samples, or another --run" if self.progress >= 1 else ""
             return f"resumed {self.checkpoint} at {self.samples} samples, {self.spent_s / 60:.1f} min{done}"
+        self.init = init
         if not init:
             return "starting from random weights"
         taken = start_from(self.network, init)
@@ -153,10 +155,16 @@ class Trainer:
         """Take what ``state`` returned."""
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state.get("trained", state["average"]))
-        self.start = state.get("start", {})
+        self.init, self.start = state.get("init", ""), state.get("start", {})
         self.average.steps = state["average_steps"]
-        for optimiser, old in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(old)
+        try:
+            for optimiser, old in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(old)
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.checkpoint} is of another --optimiser than {self.recipe.optimiser}, or of other parts of the "
+                "network (only); take another --run"
+            ) from error
         self.weigh.load_state_dict(state.get("weigh", self.weigh.state_dict()))
         self.spent_s, self.samples = state["spent_s"], state["samples"]
 
@@ -167,7 +175,7 @@ class Trainer:
             state |= {"trained": self.average.network.state_dict(), "start": self.start}
         state |= {"average_steps": self.average.steps, "optimisers": [o.state_dict() for o in self.optimisers]}
         state |= {"weigh": self.weigh.state_dict(), "spent_s": self.spent_s, "samples": self.samples}
-        return state | {"config": dataclasses.asdict(self.network.config)}
+        return state | {"config": dataclasses.asdict(self.network.config), "init": self.init}
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -330,13 +338,16 @@ def _train(args: argparse.Namespace) -> None:
         print(json.dumps({"before": trainer.validate()}), flush=True)
     if trainer.progress >= 1:
         return
-    tuned = args.images and init != "none" and not init.endswith(".pt")
-    trainer.train(args.workers, args.save_every_s, *[functools.partial(_write_card, trainer, args, init)] * bool(tuned))
+    if args.images and trainer.init and not trainer.init.endswith(".pt"):
+        note = functools.partial(_write_card, trainer, args, load_manifest(trainer.init))
+        trainer.train(args.workers, args.save_every_s, note)
+    else:
+        trainer.train(args.workers, args.save_every_s)
 
 
-def _write_card(trainer: Trainer, args: argparse.Namespace, model: str, checked: dict[str, float]) -> None:
+def _write_card(trainer: Trainer, args: argparse.Namespace, base: ModelManifest, checked: dict[str, float]) -> None:
     """What the manifest of the network is to say, as far as the run knows it."""
-    recipe, base = trainer.recipe, load_manifest(model)
+    recipe = trainer.recipe
     command = ["hand-tracking", "train", recipe.task, "--images", *map(str, args.images), "--kind", args.kind]
     notes = (
         f"fine-tuned from {base.name}, whose training that of {base.path.name} says: {trainer.samples} samples in "
@@ -344,7 +355,7 @@ def _write_card(trainer: Trainer, args: argparse.Namespace, model: str, checked:
         f"{recipe.kept:.0%} of the weights at the start are in those that came out"
     )
     write_card(
-        trainer.run / CARD, base, trainer.task.counts, checked, command=shlex.join([*command, "--init", model]),
+        trainer.run / CARD, base, trainer.task.counts, checked, command=shlex.join([*command, "--init", trainer.init]),
         seed=recipe.seed, hours=round(trainer.spent_s / 3600, 2), notes=notes,
     )  # fmt: skip
 
