@@ -350,9 +350,9 @@ def _write_card(trainer: Trainer, args: argparse.Namespace, base: ModelManifest,
     recipe = trainer.recipe
     command = ["hand-tracking", "train", recipe.task, "--images", *map(str, args.images), "--kind", args.kind]
     notes = (
-        f"fine-tuned from {base.name}, whose training that of {base.path.name} says: {trainer.samples} samples in "
-        f"{trainer.spent_s / 60:.1f} minutes, batch {recipe.batch}, learning rate {recipe.learning_rate}; "
-        f"{recipe.kept:.0%} of the weights at the start are in those that came out"
+        f"fine-tuned from {base.name}, whose own manifest says how that was trained: {trainer.samples} samples in "
+        f"{trainer.spent_s / 60:.1f} minutes, batch {recipe.batch}, learning rate {recipe.learning_rate}; the share of "
+        f"the weights at the start in these is {recipe.kept}"
     )
     write_card(
         trainer.run / CARD, base, trainer.task.counts, checked, command=shlex.join([*command, "--init", trainer.init]),
