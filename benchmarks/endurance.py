@@ -22,6 +22,7 @@ from stages import machine  # the neighbouring scripts
 
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
 from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.tracker import HandTracker
 from hand_tracking_ros.types import Camera, Frame
 
@@ -38,6 +39,7 @@ def memory_mb() -> float:
     return pages * 4096 / 1e6
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=4.0, help="of simulated time")
@@ -92,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

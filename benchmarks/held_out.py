@@ -21,6 +21,7 @@ import numpy as np
 
 from hand_tracking_ros.backends import create_backend
 from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.config import DetectorConfig
 from hand_tracking_ros.detection import HandDetector, load_task_manifest
 from hand_tracking_ros.evaluation.detection import detection_metrics
@@ -115,6 +116,7 @@ def false_hands(config, data: Path) -> dict[str, tuple[int, int]]:
     return counts
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -142,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -21,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.evaluation.matching import keypoint_costs
 from hand_tracking_ros.geometry import apply
 from hand_tracking_ros.records import read_tracks
@@ -104,6 +105,7 @@ def count(args: argparse.Namespace) -> None:
         print(f"| {tracker} | " + " | ".join(str(counts[verdict]) for verdict in VERDICTS) + " |")
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
@@ -123,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -19,16 +19,16 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-import torch
 import yaml
 from held_out import measured
 
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.training import labelled, train
 from hand_tracking_ros.training.augment import blend, random_patch
 from hand_tracking_ros.training.labelled import LabelledImage
-from hand_tracking_ros.training.networks import from_checkpoint
 from hand_tracking_ros.training.recipe import Check, Data, Recipe, load_recipe
 from hand_tracking_ros.training.tasks import fixed_crops, torch_run
+from hand_tracking_ros.training.weights import load_checkpoint
 
 SOURCES = ("slp_3dhands_cutouts", "asl_letters_davidlee", "subhih_hands")
 
@@ -58,7 +58,7 @@ def on_backgrounds(images: list[LabelledImage], backgrounds: list[np.ndarray]) -
 
 def figures(recipe: Recipe, data: Data, run: Path, source: str) -> dict[str, float]:
     """What the network of a finished training reaches on the source that it never saw, and on the digits."""
-    network = from_checkpoint("keynet", torch.load(run / "checkpoint.pt", map_location="cpu"))
+    network = load_checkpoint("keynet", run / "checkpoint.pt")
     backend = SimpleNamespace(run=torch_run(network))
     backgrounds = labelled.load_backgrounds(data.background_folders(recipe), recipe.skip_backgrounds)
     row: dict[str, float] = {}
@@ -70,6 +70,7 @@ def figures(recipe: Recipe, data: Data, run: Path, source: str) -> dict[str, flo
     return row
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", type=Path, required=True)
@@ -101,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -28,8 +28,8 @@ import numpy as np
 from stages import machine
 
 from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.config import to_flat
-from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.sources import open_source
 
 WORKER = Path(__file__).with_name("pipeline_worker.py")
@@ -188,6 +188,7 @@ def clip_of(args: argparse.Namespace, case: str) -> str | None:
     return getattr(args, case.replace(" ", "_"))
 
 
+@command
 def main() -> int:
     args = parsed_arguments()
     cores = sorted(os.sched_getaffinity(0))
@@ -196,21 +197,18 @@ def main() -> int:
         raise SystemExit(f"error: --core {core} is none of the cores that may be used here: {cores}")
     rows: list[dict[str, Any]] = []
     facts = machine() | {"commit": commit(), "core": core, "frames": args.frames, "frames per turn": args.block}
-    try:
-        parameters = to_flat(tracker_config(args))
-        for case, hands in CASES.items():
-            if not (clip := clip_of(args, case)):
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                frames = write_frames(clip, Path(folder) / "frames.raw", args.frames, args.width)
-                facts[f"clip, {case}"] = f"{Path(clip).name}, {frames['width']}x{frames['height']}"
-                for most in MAX_HANDS:
-                    settings = frames | {"parameters": parameters, "max_hands": most, "core": core}
-                    found = summarise(measure(settings, args, Path(folder)), min(hands, most))
-                    rows += [{"case": case, "max_hands": most} | row for row in found]
-                    print(f"{case}, at most {most}: done", file=sys.stderr, flush=True)
-    except HandTrackingError as error:
-        raise SystemExit(f"error: {error}") from error
+    parameters = to_flat(tracker_config(args))
+    for case, hands in CASES.items():
+        if not (clip := clip_of(args, case)):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            frames = write_frames(clip, Path(folder) / "frames.raw", args.frames, args.width)
+            facts[f"clip, {case}"] = f"{Path(clip).name}, {frames['width']}x{frames['height']}"
+            for most in MAX_HANDS:
+                settings = frames | {"parameters": parameters, "max_hands": most, "core": core}
+                found = summarise(measure(settings, args, Path(folder)), min(hands, most))
+                rows += [{"case": case, "max_hands": most} | row for row in found]
+                print(f"{case}, at most {most}: done", file=sys.stderr, flush=True)
     facts |= {row["tracker"]: row["runs"] for row in rows}
     print(markdown(rows, facts))
     if args.output:
@@ -221,4 +219,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

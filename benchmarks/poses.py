@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 
 from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.detection import HandDetector
-from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.evaluation.datasets import label_camera
 from hand_tracking_ros.evaluation.run import track_rig
 from hand_tracking_ros.evaluation.tracking import track_metrics
@@ -173,6 +173,7 @@ def plot(path: Path, points: dict[str, dict]) -> None:
     figure.savefig(path, dpi=120)
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sequences", type=Path)
@@ -207,7 +208,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except HandTrackingError as error:
-        raise SystemExit(f"error: {error}") from error
+    raise SystemExit(main())

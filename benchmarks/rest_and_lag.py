@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ import numpy as np
 
 from hand_tracking_ros.cli.evaluate import dumps
 from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.config import FilterConfig, TrackerConfig
 from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.evaluation import motion
@@ -256,20 +256,17 @@ def parsed_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@command
 def main() -> int:
     args = parsed_arguments()
     cv2.setNumThreads(1)
-    try:
-        config, moving = tracker_config(args), moving_clips(args.sequences)
-        with tempfile.TemporaryDirectory() as folder:
-            drawn, real = still_clips(moving, args.photos, args, Path(folder))
-            results = {"at rest, synthetic": measure(drawn, rest_metrics, config, args)}
-            if real:
-                results["at rest, photos"] = measure(real, rest_metrics, config, args)
-        results["moving, synthetic"] = measure(moving, moving_metrics, config, args)
-    except HandTrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config, moving = tracker_config(args), moving_clips(args.sequences)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn, real = still_clips(moving, args.photos, args, Path(folder))
+        results = {"at rest, synthetic": measure(drawn, rest_metrics, config, args)}
+        if real:
+            results["at rest, photos"] = measure(real, rest_metrics, config, args)
+    results["moving, synthetic"] = measure(moving, moving_metrics, config, args)
     tables = [table(name, MOVING if name.startswith("moving") else AT_REST, rows) for name, rows in results.items()]
     print("\n\n".join(tables))
     if args.output:
@@ -280,4 +277,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

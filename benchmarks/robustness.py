@@ -24,8 +24,8 @@ import numpy as np
 
 from hand_tracking_ros.cli.evaluate import dumps
 from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.config import TrackerConfig
-from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.evaluation.datasets import labelled_images
 from hand_tracking_ros.evaluation.degrade import CONDITIONS, HAND_PX, degrade, load_backgrounds
 from hand_tracking_ros.evaluation.robustness import DegradedWriter, evaluate_robustness, robustness_metrics, sample
@@ -138,21 +138,18 @@ def parsed_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@command
 def main() -> int:
     args = parsed_arguments()
     cv2.setNumThreads(1)
     results = {}
-    try:
-        config = tracker_config(args)
-        for name in args.sets:
-            labels = [label for label in read_labels(args.labels / name) if HELD_OUT[name](label.file)]
-            with tempfile.TemporaryDirectory() as temporary:
-                work = (args.keep or Path(temporary)) / name
-                results[name] = measure_set(args.data / name, sample(labels, args.limit), config, args, work)
-            print(f"{name}: done", file=sys.stderr, flush=True)
-    except HandTrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = tracker_config(args)
+    for name in args.sets:
+        labels = [label for label in read_labels(args.labels / name) if HELD_OUT[name](label.file)]
+        with tempfile.TemporaryDirectory() as temporary:
+            work = (args.keep or Path(temporary)) / name
+            results[name] = measure_set(args.data / name, sample(labels, args.limit), config, args, work)
+        print(f"{name}: done", file=sys.stderr, flush=True)
     print(report(results))
     if args.output:
         args.output.write_text(report(results) + "\n")
@@ -162,4 +159,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

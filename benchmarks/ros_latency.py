@@ -31,6 +31,7 @@ import numpy as np
 from scaling import read_clip  # the neighbouring script
 
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.machine import peak_memory_mb
 from hand_tracking_ros.rig import Rig, load_rig, save_rig
 
@@ -219,6 +220,7 @@ def size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+@command
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -256,4 +258,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -20,6 +20,7 @@ from pathlib import Path
 from stages import markdown  # the neighbouring script
 
 from hand_tracking_ros.cli.options import text_table
+from hand_tracking_ros.commands import command
 
 CASES = {
     "30 Hz, two hands": ["--rate", "30"],
@@ -72,6 +73,7 @@ def plot(path: Path, results: dict[str, dict]) -> None:
     figure.savefig(path, dpi=120)
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15.0, help="per case")
@@ -103,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -26,6 +26,7 @@ from stages import machine, markdown  # the neighbouring script
 
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
 from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
+from hand_tracking_ros.commands import at_least, command
 from hand_tracking_ros.config import TrackerConfig
 from hand_tracking_ros.images import as_mono
 from hand_tracking_ros.rig import Rig, load_rig
@@ -79,9 +80,8 @@ def size_cases(clip: list[np.ndarray], config: TrackerConfig) -> dict[str, tuple
     return cases
 
 
-def rig_cases(folder: Path, config: TrackerConfig) -> dict[str, tuple[Step, int]]:
-    """As ``hands_cases``, with the first cameras of a rig; frames with a hand count."""
-    rig = load_rig(folder / "cameras.yaml")
+def rig_cases(folder: Path, rig: Rig, config: TrackerConfig) -> dict[str, tuple[Step, int]]:
+    """As ``hands_cases``, with the first cameras of a rig, recorded in ``folder``; frames with a hand count."""
     clips = [read_clip(next((folder / camera.name).glob("video.*"))) for camera in rig.cameras]
     cases = {}
     for count in range(1, len(rig.cameras) + 1):
@@ -153,6 +153,7 @@ def plot(path: Path, results: dict[str, list[dict[str, object]]]) -> None:
     figure.savefig(path, dpi=120)
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=300, help="timed frames per case")
@@ -162,11 +163,13 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     add_tracker_options(parser)
     args = parser.parse_args()
+    at_least(args, 1, "frames")
     cv2.setNumThreads(1)
     config, clip = tracker_config(args), read_clip(demo_directory() / CLIP)
     kinds = {"hands": lambda: hands_cases(clip, config), "image size": lambda: size_cases(clip, config)}
     if args.rig:
-        kinds["cameras"] = lambda: rig_cases(args.rig, config)
+        rig = load_rig(args.rig / "cameras.yaml")
+        kinds["cameras"] = lambda: rig_cases(args.rig, rig, config)
     results, text = {}, []
     for kind, make in kinds.items():
         results[kind] = measure(make(), args.frames)
@@ -182,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 from hand_tracking_ros.backends import available_backends
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.config import FilterConfig, InferenceConfig, TrackerConfig
 from hand_tracking_ros.detection import HandDetector
 from hand_tracking_ros.errors import HandTrackingError
@@ -172,6 +173,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, ("---",) * len(header), *rows)) + "\n"
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Latency of every stage of the core.")
     parser.add_argument("--width", type=int, default=640)
@@ -205,4 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -22,6 +22,7 @@ from stages import machine, markdown  # the neighbouring script
 from hand_tracking_ros.backends import available_backends
 from hand_tracking_ros.cli.demo import CLIP, demo_directory
 from hand_tracking_ros.cli.options import text_table
+from hand_tracking_ros.commands import at_least, command
 
 PARTS = ("imports_s", "networks_s", "first_hands_s", "all_s")
 COLUMNS = ("backend", "Python and imports s", "networks s", "first hands s", "all s", "peak memory MB")
@@ -64,6 +65,7 @@ def run(backend: str) -> dict[str, float]:
     return result
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
@@ -74,6 +76,7 @@ def main() -> None:
     if args.start:
         print(json.dumps(start(args.start)))
         return
+    at_least(args, 1, "runs")
     backends = [status.name for status in available_backends() if status.usable]
     run(backends[0])
     results: dict[str, list[dict[str, float]]] = {name: [] for name in backends}
@@ -92,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

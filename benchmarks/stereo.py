@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from hand_tracking_ros.cli.options import add_tracker_options, text_table, tracker_config
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.config import TrackConfig
 from hand_tracking_ros.evaluation.run import track_rig, track_source
 from hand_tracking_ros.kinematics import BONES
@@ -55,6 +56,7 @@ def alone(rig: Rig, video: Path, config, size):
     return hands
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rig", type=Path)
@@ -117,4 +119,4 @@ def plot(path: Path, rows, pairs) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

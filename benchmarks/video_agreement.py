@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hand_tracking_ros.cli.options import add_tracker_options, tracker_config
-from hand_tracking_ros.errors import HandTrackingError
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.evaluation.agreement import agreement, repeated
 from hand_tracking_ros.evaluation.matching import percentile
 from hand_tracking_ros.evaluation.run import track_source
@@ -121,6 +121,7 @@ def table_of_means(runs: list[list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=Path, required=True, help="folder with videos (sub-folders too)")
@@ -139,18 +140,11 @@ def main() -> int:
         parser.error(
             f"no video below {args.videos} has a <stem>.rgb.jsonl in {args.reference}; run mediapipe_reference.py"
         )
-    try:
-        config = tracker_config(args)
-        runs = [
-            [
-                compare(path, args.reference, track_video(path, config, None if seed else args.keep, seed))
-                for path in videos
-            ]
-            for seed in range(1 + args.noisy_runs)
-        ]
-    except HandTrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = tracker_config(args)
+    runs = [
+        [compare(path, args.reference, track_video(path, config, None if seed else args.keep, seed)) for path in videos]
+        for seed in range(1 + args.noisy_runs)
+    ]
     print(table(runs[0]))
     if args.noisy_runs:
         print(f"\n{table_of_means(runs)}")
@@ -160,4 +154,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

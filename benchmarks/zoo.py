@@ -23,12 +23,14 @@ import torch
 from torch import nn
 
 from hand_tracking_ros.backends import available_backends
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.training import train
-from hand_tracking_ros.training.networks import CONFIGS, NETWORKS, from_checkpoint, input_hw
+from hand_tracking_ros.training.networks import CONFIGS, NETWORKS, input_hw
 from hand_tracking_ros.training.networks.blocks import count_macs, count_parameters
 from hand_tracking_ros.training.networks.zoo import BLOCKS, finalise
 from hand_tracking_ros.training.search.measure import export_network, loaded, machine, median_ms, settled_network
+from hand_tracking_ros.training.weights import load_checkpoint
 
 
 def trained(task: str, scaling: list[str], folder: Path, samples: int, rest: list[str]) -> tuple[nn.Module, dict]:
@@ -38,7 +40,7 @@ def trained(task: str, scaling: list[str], folder: Path, samples: int, rest: lis
     arguments = [task, "--run", str(folder), "--init", "none", "--samples", str(samples), *scaling, *rest]
     train.run(parser.parse_args(arguments))
     report = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    return from_checkpoint(task, torch.load(folder / "checkpoint.pt", map_location="cpu")).eval(), report
+    return load_checkpoint(task, folder / "checkpoint.pt").eval(), report
 
 
 def compare(task: str, names: list[str], backends: list[str], args: argparse.Namespace, rest: list[str]) -> list[dict]:
@@ -87,6 +89,7 @@ def markdown(task: str, rows: list[dict], backends: list[str]) -> str:
     return f"### {NETWORKS[task].__name__}\n\n" + "\n".join(lines) + "\n"
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--tasks", nargs="+", choices=sorted(NETWORKS), default=sorted(NETWORKS, reverse=True))
@@ -126,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -27,11 +27,17 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 DEMO = demo_directory() / "demo_hands.mp4"
 
 
+def start(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess:
+    """A benchmark in a process of its own, run in ``folder``."""
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    paths = (str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")]))  # neighbours, also in Python's safe mode
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240, env=environment)
+
+
 def run(script: str, *arguments: str, folder: Path) -> tuple[str, dict]:
     """What a benchmark printed, and its JSON file."""
-    command = [sys.executable, str(BENCHMARKS / script), *arguments, "--json", str(folder / "out.json")]
-    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}  # the neighbouring scripts, also in Python's safe mode
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240, env=environment)
+    done = start(script, *arguments, "--json", str(folder / "out.json"), folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads((folder / "out.json").read_text())
 
@@ -59,6 +65,22 @@ def test_startup_measures_every_backend_that_can_run(tmp_path):
     parts = result["medians"]["onnxruntime"]
     assert parts["all_s"] == pytest.approx(parts["imports_s"] + parts["networks_s"] + parts["first_hands_s"])
     assert min(parts.values()) > 0 and 40 < parts["memory_mb"] < 1000
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    ("startup.py --runs 0", "--runs must be at least 1, got 0"),
+    ("scaling.py --frames 0", "--frames must be at least 1, got 0"),
+    ("scaling.py --frames 3 --rig nope", "cannot read rig nope/cameras.yaml: No such file or directory"),
+    ("stereo.py nope.yaml left right", "cannot read rig nope.yaml: No such file or directory"),
+    ("held_out.py --data nope --labels nope", "nope/hagrid_hand_crops does not exist"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_benchmark_is_said_in_one_line(command, message, tmp_path):
+    script, *arguments = command.split()
+    if script == "held_out.py":
+        pytest.importorskip("torch", reason="needs the 'train' extra: pip install '.[train]'")
+    done = start(script, *arguments, folder=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr and not done.stdout
 
 
 def test_device_report_keeps_what_was_measured_when_a_part_fails(tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def test_teachers_come_from_checkpoints_and_models(tmp_path):
     assert load_teacher("detnet", "detnet", DetNetConfig()).config == DetNetConfig()
     with pytest.raises(ConfigError, match="teacher .*big.pt takes images of 96 px, the network to train of 48 px"):
         load_teacher("keynet", str(path), KeyNetConfig(resolution=0.5))
-    with pytest.raises(ModelError, match=r"nowhere\.pt is no checkpoint of a keynet"):
+    with pytest.raises(ModelError, match=r"cannot read .*nowhere\.pt: No such file"):
         load_teacher("keynet", str(tmp_path / "nowhere.pt"), KeyNetConfig())
     with pytest.raises(ModelError, match="is no checkpoint of a detnet"):
         load_teacher("detnet", str(path), DetNetConfig())

@@ -88,6 +88,8 @@ def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
     assert "nowhere is not a folder" in capsys.readouterr().err
     assert main(["label", str(tmp_path), "--python", "/bin/false"]) == 2
     assert "/bin/false cannot import mediapipe" in capsys.readouterr().err
+    assert main(["label", str(tmp_path), "--python", "nope"]) == 2
+    assert "--python: cannot run nope: No such file or directory" in capsys.readouterr().err
     if subprocess.run(["python", "-c", "import mediapipe"], capture_output=True).returncode:
         assert main(["label", str(tmp_path)]) == 2
         assert "run the command once with --install" in capsys.readouterr().err

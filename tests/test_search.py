@@ -284,11 +284,19 @@ def test_from_a_slim_training_to_a_pruned_one(folder, tmp_path, capsys):
 @pytest.mark.parametrize(("options", "message"), [
     ("--method fbnet --table t.json", "--target-ms, --run, --output must be given"),
     ("--check 5", "--table must be given"),
-    ("--prune 0.3 --run nowhere --output o.yaml", "nowhere/checkpoint.pt is no checkpoint of a keynet training"),
+    ("--prune 0.3 --run nowhere --output o.yaml", "cannot read nowhere/checkpoint.pt: No such file or directory"),
     ("--measure --output o.json --blocks resnext", "no place takes the block 'resnext'; known: conv"),
     ("--measure --output o.json --blocks conv residual:136", "no place takes the block 'residual:136'"),
     ("--measure --output o.json --blocks fbnet", "no place takes the block 'fbnet'"),
+    ("--measure --output folder", "cannot write folder: it is a folder; give the name of a file"),
+    ("--measure --output o.json --rounds 0", "--rounds must be at least 1, got 0"),
+    ("--measure --output o.json --widths -1", "width of a network must be above 0, got -1"),
+    ("--measure --output o.json --resolutions 1 0", "resolution of a network must be above 0, got 0"),
+    ("--measure --output o.json --threads 0", "--threads must be at least 1, got 0"),
+    ("--method evolution --table t.json --output o.yaml --candidates 0", "--candidates must be at least 1, got 0"),
 ])  # fmt: skip
-def test_what_is_missing_is_named(options, message, capsys):
+def test_what_is_missing_or_wrong_is_named(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
     assert main(f"search keynet {options}".split()) == 2
     assert message in capsys.readouterr().err

@@ -53,12 +53,15 @@ def test_a_keynet_and_a_keynet_f_are_averaged_in_what_both_have(tmp_path):
 def test_networks_that_differ_and_runs_that_are_not_there_are_refused(tmp_path, capsys):
     run(tmp_path / "a", 1)
     run(tmp_path / "wide", 1, width=0.5)
-    assert main([str(tmp_path / "a"), str(tmp_path / "wide"), "--run", str(tmp_path / "soup")]) == 1
+    assert main([str(tmp_path / "a"), str(tmp_path / "wide"), "--run", str(tmp_path / "soup")]) == 2
     assert "different networks" in capsys.readouterr().err and not (tmp_path / "soup").exists()
-    assert main([str(tmp_path / "none"), "--run", str(tmp_path / "soup")]) == 1
+    assert main([str(tmp_path / "none"), "--run", str(tmp_path / "soup")]) == 2
     assert "none" in capsys.readouterr().err
-    assert main([f"{tmp_path / 'a'}=many", "--run", str(tmp_path / "soup")]) == 1
+    assert main([f"{tmp_path / 'a'}=many", "--run", str(tmp_path / "soup")]) == 2
     assert "RUN=SHARE" in capsys.readouterr().err
     checkpoint = torch.load(tmp_path / "a" / "checkpoint.pt")
+    (tmp_path / "wide" / "checkpoint.pt").write_bytes(b"junk")
+    assert main([str(tmp_path / "wide"), "--run", str(tmp_path / "soup")]) == 2
+    assert "wide/checkpoint.pt: no weights of PyTorch" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="above 0"):
         mixed([checkpoint, checkpoint], [1.0, 0.0])

@@ -568,7 +568,7 @@ def test_command_writes_a_pool(renderer, tmp_path, capsys):
         assert pool["visible"].dtype == bool
     assert cv2.imread(str(sheet)) is not None
     assert "images/s" in capsys.readouterr().out
-    assert main([*arguments, "--backgrounds", str(tmp_path / "nowhere")]) == 1
+    assert main([*arguments, "--backgrounds", str(tmp_path / "nowhere")]) == 2
     assert "no background images" in capsys.readouterr().err
 
 

@@ -409,11 +409,36 @@ def test_frames_through_a_fisheye_in_colour_with_rolling_shutter(renderer, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--kind", "crops", "--lens", "fisheye"], "parts of pinhole images"),
+        (["--kind", "crops", "--lens", "fisheye", "--output", "q.npz"], "parts of pinhole images"),
         (["--kind", "sequence", "--seconds", "0.01"], "fewer than two frames"),
         (["--kind", "sequence", "--seconds", "nan"], "seconds"),
     ],
 )
 def test_what_cannot_be_made_is_refused(arguments, message, tmp_path, capsys):
-    assert main([*arguments, "--count", "1", "--poses", "20", "--output", str(tmp_path / "out")]) == 1
+    assert main(["--count", "1", "--poses", "20", "--output", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ("--kind crops --output q.npz --count 0", "--count must be at least 1, got 0"),
+    ("--kind crops --output q.npz --count -1", "--count must be at least 1, got -1"),
+    ("--kind crops --output q.npz --poses 0", "--poses must be at least 1, got 0"),
+    ("--kind crops --output q.npz --seed -1", "--seed must be at least 0, got -1"),
+    ("--kind crops --output q.npz --faces 3", "--faces must be between 0 and 1, got 3"),
+    ("--kind crops --output q.npz --seated 5", "--seated must be between 0 and 1, got 5"),
+    ("--kind frames --output q.npz --rolling -2", "--rolling must be between 0 and 1, got -2"),
+    ("--kind crops --output q.npz --holding nan", "--holding must be between 0 and 1, got nan"),
+    ("--kind crops --output q.txt", "cannot write q.txt: the name must end in .npz"),
+    ("--kind crops --output full.npz", "cannot write full.npz: it is a folder"),
+    ("--kind crops --output q.npz --sheet s.txt", "cannot write s.txt: the name must end in .png"),
+    ("--kind sequence --output full.npz/file.yaml", "file.yaml is a file; a sequence is written into a folder"),
+    ("--kind demo --output full.npz/file.yaml", "file.yaml is a file; a demo is written into a folder"),
+    ("--kind sequence --output full.npz", "full.npz is not empty; sequences are written into a folder of their own"),
+])  # fmt: skip
+def test_what_cannot_be_written_is_refused_before_it_is_made(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full.npz").mkdir()
+    (tmp_path / "full.npz" / "file.yaml").touch()
+    assert main(arguments.split()) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["full.npz", "file.yaml"]

@@ -597,8 +597,11 @@ def test_the_shipped_recipes_hold_their_checks_out():
                     assert held_out_percent == check.held_out_percent or set(without) == set(check.only)
 
 
-@pytest.mark.parametrize("wrong", [{"minutes": 0.0}, {"samples": -1}, {"batch": 0}, {"kept": 0.5}])
-def test_a_training_without_an_end_is_refused(wrong):
+@pytest.mark.parametrize("wrong", [
+    {"minutes": 0.0}, {"samples": -1}, {"batch": 0}, {"kept": 0.5}, {"learning_rate": -1.0}, {"seed": -3},
+    {"mining": -3.0}, {"learning_rate": float("nan")},
+])  # fmt: skip
+def test_a_training_without_an_end_or_a_direction_is_refused(wrong):
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} of a training must be"):
         dataclasses.replace(load_recipe("keynet"), **wrong)
 
@@ -638,7 +641,7 @@ def test_fine_tuning_on_own_images_with_one_command(tmp_path):
             torch.testing.assert_close(state["average"][name], (value + state["trained"][name]) / 2)
     assert any((state["trained"][name] - value).abs().max() > 1e-3 for name, value in shipped.state_dict().items())
     wrong = train("detnet", "--images", str(tmp_path / "nowhere"), "--run", str(tmp_path / "r"))
-    assert wrong.returncode == 2 and "nowhere does not exist" in wrong.stderr
+    assert wrong.returncode == 2 and "nowhere is not a folder" in wrong.stderr
 
 
 def test_weights_of_another_width_are_refused():
@@ -654,7 +657,7 @@ def test_weights_that_cannot_be_read_are_named(tmp_path, content, what):
     path = tmp_path / "start.pt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ModelError, match=rf"cannot start from .*start\.pt: {what}; give the checkpoint.pt of a"):
+    with pytest.raises(ModelError, match=rf"cannot read .*start\.pt: {what}; give the checkpoint.pt of a"):
         start_from(KeyNet(KeyNetConfig(width=0.5)), str(path))
 
 

@@ -273,7 +273,24 @@ def test_tune_measures_writes_and_is_used_from_then_on(tmp_path, monkeypatch, ca
     assert (folder / "profile.yaml").read_text() == before
 
 
-@pytest.mark.parametrize("option", ["--threads", "--frames", "--passes", "--rate"])
-def test_numbers_that_make_no_sense_are_refused(option, capsys):
-    assert main(["tune", option, "0"]) == 2
-    assert f"{option} must be greater than 0, got 0" in capsys.readouterr().err
+@pytest.mark.parametrize(("options", "message"), [
+    ("--threads 0", "--threads must be at least 1, got 0"),
+    ("--threads 1 0", "--threads must be at least 1, got 0"),
+    ("--frames 0", "--frames must be at least 1, got 0"),
+    ("--passes 0", "--passes must be at least 1, got 0"),
+    ("--rate 0", "--rate must be greater than 0, got 0"),
+    ("--latency-ms -1", "--latency-ms must be greater than 0, got -1"),
+    ("--cpu-percent nan", "--cpu-percent must be greater than 0, got nan"),
+    ("--accuracy-floor 101", "--accuracy-floor must be between 0 and 100, got 101"),
+    ("--output folder", "cannot write folder: it is a folder; give the name of a file"),
+    ("--output p.yaml --json folder", "cannot write folder: it is a folder"),
+    ("--output file/p.yaml", "cannot write file/p.yaml: cannot make file: File exists"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused_before_anything_is_measured(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert main(["tune", *options.split()]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and not captured.out
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import re
 import sys
 from collections.abc import Sequence
 
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.paths import share_directory
 
@@ -26,25 +28,15 @@ COMMANDS = {
     "search": "find networks that are as fast as a device allows",
     "evaluate": "measure accuracy on a labelled data set or on tracking output",
 }
-USER_ERROR = 2
-INTERRUPTED = 130
 
 
+@functools.partial(command, prefix="hand-tracking: ")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0, or 2 after an error that is printed on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
-    try:
-        args = _parser(chosen).parse_args(arguments)
-        return args.run(args) or 0
-    except HandTrackingError as error:
-        print(f"hand-tracking: error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away, as in `hand-tracking models | head`
-        sys.stderr.close()
-        return 0
+    args = _parser(chosen).parse_args(arguments)
+    return args.run(args)
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:

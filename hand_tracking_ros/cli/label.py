@@ -89,7 +89,11 @@ def install() -> None:
 def interpreter(asked: Path | None) -> Path:
     """The Python that has MediaPipe: the one asked for, else the installed environment's, else this one."""
     if asked is not None:
-        if subprocess.run([asked, "-c", "import mediapipe"], capture_output=True).returncode:
+        try:
+            works = subprocess.run([asked, "-c", "import mediapipe"], capture_output=True).returncode == 0
+        except OSError as error:
+            raise HandTrackingError(f"--python: cannot run {asked}: {error.strerror}; name a Python") from error
+        if not works:
             raise HandTrackingError(f"{asked} cannot import mediapipe: '{asked} -m pip install {REQUIREMENT}'")
         return asked
     own = environment_directory() / "bin" / "python"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
+from hand_tracking_ros.commands import at_least, check_output
 from hand_tracking_ros.config import BACKENDS, DetectorConfig
 from hand_tracking_ros.errors import ConfigError, HandTrackingError
 from hand_tracking_ros.machine import this_machine, usable_cores
@@ -66,11 +67,15 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     limits = Limits(args.hands, args.accuracy_floor, args.latency_ms, args.cpu_percent, args.rate)
-    output, facts = args.output or profile_file(), _facts(args)
+    output = args.output or profile_file()
+    args.json, args.plot = args.json or output.with_suffix(".json"), args.plot or output.with_suffix(".png")
+    for path in (output, args.json, args.plot):
+        check_output(path)
+    facts = _facts(args)
     results = measure(args)
     said, best = verdicts(results, limits), choose(results, limits)
     print(table(results, ["chosen" if result is best else verdict for result, verdict in zip(results, said)], limits))
-    _write_report(args, output, facts, results, limits)
+    _write_report(args, facts, results, limits)
     if best is None:
         raise HandTrackingError(
             f"no candidate meets the limits, the last column says why; {output} is left as it is. Lower "
@@ -86,9 +91,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_report(
-    args: argparse.Namespace, output: Path, facts: dict[str, Any], results: Sequence[Result], limits: Limits
-) -> None:
+def _write_report(args: argparse.Namespace, facts: dict[str, Any], results: Sequence[Result], limits: Limits) -> None:
     """The JSON file and the plot."""
     from hand_tracking_ros.tuning.choice import choose, verdicts
     from hand_tracking_ros.tuning.plot import draw
@@ -100,17 +103,18 @@ def _write_report(
         for result, verdict in zip(results, verdicts(results, limits))
     ]
     report = {"measured": facts, "limits": asdict(limits), "candidates": rows}
-    _write(args.json or output.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
+    _write(args.json, (json.dumps(report, indent=1) + "\n").encode())
     image = draw(results, limits, f"{facts['machine']['cpu']}, {limits.hands} hand{'s' * (limits.hands > 1)}")
-    _write(args.plot or output.with_suffix(".png"), cv2.imencode(".png", image)[1].tobytes())
+    _write(args.plot, cv2.imencode(".png", image)[1].tobytes())
 
 
 def _check(args: argparse.Namespace) -> None:
     """Raises ConfigError on numbers that make no sense."""
-    numbers = {"--frames": args.frames, "--passes": args.passes, "--rate": args.rate}
-    for name, value in [*numbers.items(), *(("--threads", count) for count in args.threads or ())]:
-        if not value > 0:
-            raise ConfigError(f"{name} must be greater than 0, got {value}")
+    at_least(args, 1, "frames", "passes", "threads")
+    at_least(args, 0, "accuracy_floor", most=100)
+    for name in ("rate", "latency_ms", "cpu_percent"):
+        if (value := getattr(args, name)) is not None and not value > 0:
+            raise ConfigError(f"--{name.replace('_', '-')} must be greater than 0, got {value}")
 
 
 def measure(args: argparse.Namespace) -> list[Result]:
@@ -154,9 +158,5 @@ def _facts(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise HandTrackingError(f"cannot write {path}: {error.strerror}") from error
+    path.write_bytes(content)
     print(f"wrote {path}")

@@ -18,7 +18,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """What to train, on what, and how."""
     parser.add_argument("task", choices=sorted(tasks.TASKS))
     parser.add_argument("--config", help="recipe: a file, or the name of a shipped one (default: that of the task)")
-    parser.add_argument("--data", type=Path, default=Path(), help="folder that holds the recipe's image folders")
+    parser.add_argument("--data", type=Path, help="folder that holds the recipe's image folders")
     parser.add_argument(
         "--labels", type=Path, help="folder with <image folder>/labels.jsonl (default: beside the images)"
     )
@@ -46,12 +46,15 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def data_of(args: argparse.Namespace) -> Data:
     """Where the images of a command line lie."""
-    return Data(args.data, args.labels, tuple(args.synthetic), tuple(args.negatives))
+    return Data(args.data or Path(), args.labels, tuple(args.synthetic), tuple(args.negatives))
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe of a command line: the file's, or one to fine-tune on --images, with what the arguments override."""
     own = bool(args.images)
+    others = ("config", "data", "labels", "synthetic")
+    if own and (given := [f"--{name}" for name in others if getattr(args, name)]):
+        raise ConfigError(f"--images trains on those images alone: leave out {' and '.join(given)}, or --images")
     recipe = fine_tuning(args.task, args.kind, args.images) if own else load_recipe(args.config or args.task)
     if recipe.task != args.task:
         raise ConfigError(f"{args.config} is a recipe for {recipe.task}, not for {args.task}")
@@ -69,7 +72,12 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 def fine_tuning(task: str, kind: str, folders: list[Path]) -> Recipe:
     """A short, careful run on a few images: small steps, norms as they are, half of what they change, a tenth of the
-    images held out. Crops are off by as much as the shipped network was trained with."""
+    images held out. Crops are off by as much as the shipped network was trained with. Raises ConfigError."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"--images: {folder} is not a folder; give folders of labelled images")
+        if not (folder / "labels.jsonl").is_file():
+            raise ConfigError(f"--images: {folder} has no labels.jsonl: 'hand-tracking label {folder}' writes it")
     sources = tuple(Source(kind, images=str(folder.resolve()), held_out_percent=10) for folder in folders)
     checks = tuple(Check(str(folder.resolve()), held_out_percent=10) for folder in folders)
     return Recipe(

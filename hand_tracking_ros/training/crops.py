@@ -14,7 +14,7 @@ from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.geometry import Box, apply, box_around, crop_from_image, invert, iou, mirrored, warp, wrap_angle
 from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.augment import blend, blob_mask, degrade, hand_mask, occlude, random_patch
-from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
+from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage, read_pool
 from hand_tracking_ros.training.mining import Draw, Mistakes
 from hand_tracking_ros.training.priors import no_prior, simulated_prior
 
@@ -95,7 +95,7 @@ class CropSampler:
         self.groups = [(kind, weight, [i for i in images if _usable(i)]) for kind, weight, images in groups]
         self.groups = [group for group in self.groups if group[2]]
         if not self.groups:
-            raise ValueError("no labelled hands to train on")
+            raise ConfigError("no labelled hands to train on: the images have none with keypoints")
         self.draws = [Draw(len(images), mining) for _, _, images in self.groups]
         weights = np.array([weight for _, weight, _ in self.groups], float)
         self.shares = weights / weights.sum()
@@ -268,9 +268,8 @@ def _contains(outer: Box, inner: Box) -> bool:
 
 
 def load_synthetic_crops(path: Path) -> list[LabelledImage]:
-    """A pool written by ``python -m hand_tracking_ros.training.synthetic --kind crops``."""
-    pool = np.load(path)
-    images, keypoints, depths, sides = (pool[k] for k in ("images", "keypoints", "depth_rel", "side"))
+    """A pool written by ``python -m hand_tracking_ros.training.synthetic --kind crops``. Raises ConfigError."""
+    images, keypoints, depths, sides = read_pool(path, "crops", ("images", "keypoints", "depth_rel", "side"))
     loaded = []
     for index, (image, points, depth, side) in enumerate(zip(images, keypoints, depths, sides)):
         points = points.astype(np.float64)

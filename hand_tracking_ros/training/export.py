@@ -2,8 +2,9 @@
 
     python -m hand_tracking_ros.training.export keynet --run runs/keynet --output models --card card.yaml
 
-``card``: a YAML with training, accuracy and licence, copied into the manifest. The exported graph takes uint8 and holds
-normalisation and decoding; its outputs are compared with torch before anything is written.
+``card``: a YAML with training, accuracy and licence, copied into the manifest; fine-tuning on own images writes one
+into its run. The exported graph takes uint8 and holds normalisation and decoding; its outputs are compared with torch
+before anything is written.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-import yaml
 
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.manifest import write_manifest
 from hand_tracking_ros.skeleton import NUM_JOINTS
-from hand_tracking_ros.training.networks import from_checkpoint, input_hw, runtime_of
+from hand_tracking_ros.training.card import CARD, read_card
+from hand_tracking_ros.training.networks import input_hw, runtime_of
 from hand_tracking_ros.training.networks.blocks import count_macs, count_parameters
 from hand_tracking_ros.training.networks.scaling import not_default
 from hand_tracking_ros.training.networks.zoo import finalise
+from hand_tracking_ros.training.weights import load_checkpoint
 
 OPSET = 17
 TASK_NAMES = {"keynet": "keypoints", "detnet": "detect"}  # in manifests
@@ -113,19 +116,22 @@ def _compare(
     return outputs
 
 
-def main() -> None:
+@command
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=("keynet", "detnet"))
     parser.add_argument(
         "--run", type=Path, required=True, help="folder with checkpoint.pt; its averaged weights are used"
     )
-    parser.add_argument("--output", type=Path, required=True, help="the models folder")
+    parser.add_argument("--output", type=Path, required=True, help="the models folder, made where it is missing")
     parser.add_argument("--name", help="name of the model, default the task")
-    parser.add_argument("--card", type=Path, required=True, help="YAML with the remaining manifest keys")
-    args = parser.parse_args()
-    network = finalise(from_checkpoint(args.task, torch.load(args.run / "checkpoint.pt", map_location="cpu")))
-    print(export(args.task, network, args.output, args.name or args.task, yaml.safe_load(args.card.read_text())))
+    parser.add_argument("--card", type=Path, help=f"YAML with the remaining manifest keys (default: the run's {CARD})")
+    args = parser.parse_args(arguments)
+    card = read_card(args.card or args.run / CARD)
+    network = finalise(load_checkpoint(args.task, args.run / "checkpoint.pt"))
+    args.output.mkdir(parents=True, exist_ok=True)
+    print(export(args.task, network, args.output, args.name or args.task, card))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -11,7 +11,7 @@ import numpy as np
 from hand_tracking_ros.geometry import Box, apply, box_around, rotation, warp
 from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.augment import blend, blob_mask, degrade, hand_mask, random_patch
-from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage
+from hand_tracking_ros.training.labelled import LabelledHand, LabelledImage, read_pool
 from hand_tracking_ros.training.networks.detnet import FIELDS, SIDE_UNIT_PX, STRIDE
 
 MIN_SIDE_PX, MAX_SIDE_PX = 14.0, 210.0  # of hands pasted into a 320x240 frame
@@ -184,14 +184,16 @@ def dense_target(hands: tuple[FrameHand, ...], size: tuple[int, int]) -> dict[st
 
 
 def load_synthetic_frames(path: Path) -> list[LabelledImage]:
-    """A pool written by ``python -m hand_tracking_ros.training.synthetic --kind frames``. Hidden hands are none."""
-    pool = np.load(path)
-    hands: list[list[LabelledHand]] = [[] for _ in pool["images"]]
-    seen = pool["visible"].sum(axis=1) >= LEAST_VISIBLE
-    for index, points, side in zip(pool["hand_image_index"][seen], pool["keypoints"][seen], pool["side"][seen]):
+    """A pool written by ``python -m hand_tracking_ros.training.synthetic --kind frames``. Hidden hands are none.
+
+    Raises ConfigError.
+    """
+    names = ("images", "hand_image_index", "keypoints", "side", "visible")
+    images, indices, keypoints, sides, visible = read_pool(path, "frames", names)
+    hands: list[list[LabelledHand]] = [[] for _ in images]
+    seen = visible.sum(axis=1) >= LEAST_VISIBLE
+    for index, points, side in zip(indices[seen], keypoints[seen], sides[seen]):
         points = points.astype(np.float64)
         unknown = np.full(NUM_JOINTS, np.nan)
         hands[index].append(LabelledHand(points, unknown, float(side == 2), box_around(points)))
-    return [
-        LabelledImage(f"{path.stem}/{i}", image, tuple(h)) for i, (image, h) in enumerate(zip(pool["images"], hands))
-    ]
+    return [LabelledImage(f"{path.stem}/{i}", image, tuple(h)) for i, (image, h) in enumerate(zip(images, hands))]

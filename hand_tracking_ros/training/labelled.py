@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from hand_tracking_ros.errors import SourceError
+from hand_tracking_ros.errors import ConfigError, RecordError, SourceError
 from hand_tracking_ros.geometry import Box, box_around, iou
 from hand_tracking_ros.skeleton import NUM_JOINTS
 from hand_tracking_ros.training.synthetic.photo import MONO_CHANCES, MONO_WEIGHTS
@@ -59,26 +59,32 @@ def load_labelled(
     """Images below ``images`` that ``labels`` (labels.jsonl) names and ``keep(name)`` accepts, with their hands.
 
     ``boxes``: a boxes.jsonl whose boxes add hands that the labels lack (keypoints NaN). ``mixed``: colour images become
-    grey as one mono sensor or another sees them, always the same for a file. Raises SourceError.
+    grey as one mono sensor or another sees them, always the same for a file. Raises SourceError and RecordError.
     """
-    records = {}
-    with labels.open() as lines:
-        for line in lines:
-            record = json.loads(line)
-            records[record["file"]] = [_hand_from_label(hand) for hand in record["hands"]]
-    if boxes is not None:
-        with boxes.open() as lines:
-            for line in lines:
-                record = json.loads(line)
-                hands = records.setdefault(record["file"], [])
-                hands += [
-                    h for h in map(_hand_from_box, record["boxes"]) if all(iou(h.box, o.box) < 0.3 for o in hands)
-                ]
+    records = dict(_records(labels, "hands", _hand_from_label))
+    for file, boxed in _records(boxes, "boxes", _hand_from_box) if boxes is not None else ():
+        hands = records.setdefault(file, [])
+        hands += [h for h in boxed if all(iou(h.box, o.box) < 0.3 for o in hands)]
     loaded = []
     for name, hands in sorted(records.items()):
         if keep(name) and hands:
             loaded.append(_load_image(images, name, tuple(hands), mixed))
     return loaded
+
+
+def _records(path: Path, key: str, hand_from: Callable[..., LabelledHand]) -> Iterator[tuple[str, list[LabelledHand]]]:
+    """File and hands of every line. Raises RecordError."""
+    with path.open() as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                hands = [hand_from(hand) for hand in record[key]]
+                yield record["file"], hands
+            except (ValueError, KeyError, TypeError) as error:
+                raise RecordError(
+                    f"{path}, line {number} does not state 'file' and '{key}' as docs/evaluation.md describes them; "
+                    "'hand-tracking label' writes such lines"
+                ) from error
 
 
 def _load_image(folder: Path, name: str, hands: tuple[LabelledHand, ...], mixed: bool) -> LabelledImage:
@@ -123,6 +129,18 @@ def _hand_from_box(box: list[float]) -> LabelledHand:
     side = max(x1 - x0, y1 - y0, 1.0)
     unknown = np.full((NUM_JOINTS, 2), np.nan)
     return LabelledHand(unknown, unknown[:, 0], 0.5, Box(((x0 + x1) / 2, (y0 + y1) / 2), (side, side), 0.0))
+
+
+def read_pool(path: Path, kind: str, names: Sequence[str]) -> list[np.ndarray]:
+    """These arrays of a pool of synthetic images. Raises ConfigError when the file is none of that kind."""
+    try:
+        with np.load(path) as pool:
+            return [pool[name] for name in names]
+    except Exception as error:  # a file that is no npz raises whatever its bytes happen to mean
+        what = error.strerror if isinstance(error, OSError) and error.strerror else f"no pool of synthetic {kind}"
+        raise ConfigError(
+            f"cannot read {path}: {what}; 'python -m hand_tracking_ros.training.synthetic --kind {kind}' writes one"
+        ) from error
 
 
 def load_backgrounds(folders: Iterable[Path], skip: Collection[str] = ()) -> list[np.ndarray]:

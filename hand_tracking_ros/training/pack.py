@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.recipe import Recipe, load_recipe
 
@@ -128,7 +129,8 @@ def pack(recipe: Recipe, data: Path, labels: Path | None, output: Path, quality:
     return counts
 
 
-def main() -> None:
+@command
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument(
@@ -137,11 +139,11 @@ def main() -> None:
     parser.add_argument("--config", default="keynet", help="recipe: a file, or the name of a shipped one")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--quality", type=int, default=80, help="of JPEG, 1 to 100")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     counts = pack(load_recipe(args.config), args.data, args.labels, args.output, args.quality)
     size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
     print(f"{args.output}: {', '.join(f'{name} {count}' for name, count in counts.items())}; {size / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -13,19 +13,30 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from hand_tracking_ros.errors import HandTrackingError
+
 
 def run_processes(count: int, work: Callable[[], None]) -> None:
     """``work()`` in ``count`` processes that belong together. It must be picklable; what one raises ends all."""
     if count == 1:
         return work()
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_joined, (count, Path(folder) / "meeting", work), nprocs=count)
+        said = Path(folder) / "error"
+        try:
+            torch.multiprocessing.spawn(_joined, (count, Path(folder) / "meeting", said, work), nprocs=count)
+        except torch.multiprocessing.ProcessRaisedException as error:
+            if said.exists():
+                raise HandTrackingError(said.read_text()) from error
+            raise
 
 
-def _joined(rank: int, count: int, meeting: Path, work: Callable[[], None]) -> None:
+def _joined(rank: int, count: int, meeting: Path, said: Path, work: Callable[[], None]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
     try:
         work()
+    except HandTrackingError as error:
+        said.write_text(str(error))
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -23,6 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from hand_tracking_ros.backends.onnxruntime import OnnxRuntimeBackend
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.manifest import REQUIRED, ModelManifest, load_manifest, write_manifest
 from hand_tracking_ros.training import tasks
 from hand_tracking_ros.training.recipe import Data, load_recipe
@@ -96,7 +97,8 @@ def _names_before(end, producer) -> set[str]:
     return names
 
 
-def main() -> None:
+@command
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=sorted(tasks.TASKS))
     parser.add_argument("--config", help="recipe: a file, or the name of a shipped one (default: that of the task)")
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument("--name", help="name of the model, default the task")
     parser.add_argument("--count", type=int, default=512, help="calibration images")
     parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     logging.getLogger().setLevel(logging.ERROR)
     data = Data(args.data, args.labels, tuple(args.synthetic), tuple(args.negatives))
@@ -126,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -7,6 +7,7 @@ a folder are ``labels/<folder>/labels.jsonl``, or without ``labels`` the labels.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,9 +88,12 @@ class Recipe:
     def __post_init__(self):
         """Raises ConfigError for a training that would have no end, or no beginning."""
         for name, fine, least in (
-            ("minutes", self.minutes > 0, "above 0"),
+            ("minutes", 0 < self.minutes < math.inf, "above 0"),
             ("samples", self.samples >= 0, "0 (as many as the minutes allow) or more"),
             ("batch", self.batch > 0, "above 0"),
+            ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("seed", self.seed >= 0, "0 or more"),
+            ("mining", 0 <= self.mining < math.inf, "0 (all images alike) or more"),
             ("kept", self.kept == 0 or (self.freeze_norms and 0 < self.kept < 1), "0, or with freeze_norms below 1"),
         ):
             if not fine:
@@ -194,7 +198,11 @@ class Data:
         boxes = folder / "boxes.jsonl"
         found = load_labelled(folder, labels, keep=wanted, boxes=boxes if boxes.exists() else None, mixed=not checking)
         if not found:
-            raise ConfigError(f"no labelled image is left of {folder}: see only, without, listed and held_out_percent")
+            left = "held out for the checks" if checking else "left to train on"
+            raise ConfigError(
+                f"no labelled image of {folder} is {left}: give more images, or see only, without, listed and "
+                "held_out_percent of the recipe"
+            )
         return spread(found, part.most) if checking else found
 
     def background_folders(self, recipe: Recipe) -> list[Path]:

@@ -11,14 +11,15 @@ a KeyNet-F before a KeyNet counts as the KeyNet in it, and a KeyNet before a Key
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hand_tracking_ros.errors import ConfigError, HandTrackingError
+from hand_tracking_ros.commands import command
+from hand_tracking_ros.errors import ConfigError
+from hand_tracking_ros.training.weights import read_checkpoint
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = ("network", "average")  # the parts of a checkpoint that hold weights
@@ -55,28 +56,22 @@ def read(text: str) -> tuple[dict[str, Any], float]:
         number = float(share or 1)
     except ValueError as error:
         raise ConfigError(f"'{text}' is not RUN or RUN=SHARE") from error
-    if not file.is_file():
-        raise ConfigError(f"no run in {folder}: {file} does not exist")
-    return torch.load(file, map_location="cpu"), number
+    return read_checkpoint(file, *WEIGHTS), number
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m hand_tracking_ros.training.soup", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("runs", nargs="+", metavar="RUN[=SHARE]", help="folders of 'hand-tracking train --run'")
     parser.add_argument("--run", type=Path, required=True, help="folder for the soup")
     args = parser.parse_args(arguments)
-    try:
-        checkpoints, shares = zip(*map(read, args.runs), strict=True)
-        soup = mixed(checkpoints, shares)
-    except HandTrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    checkpoints, shares = zip(*map(read, args.runs), strict=True)
+    soup = mixed(checkpoints, shares)
     args.run.mkdir(parents=True, exist_ok=True)
     torch.save(soup, args.run / CHECKPOINT)
     print(f"{args.run / CHECKPOINT}: {len(shares)} runs")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -67,6 +68,14 @@ def _backgrounds(recipe: Recipe, data: Data) -> list[np.ndarray]:
     return [(255 * np.clip(scene, 0, 1) ** (1 / GAMMA)).astype(np.uint8) for scene in light]
 
 
+def _counted(recipe: Recipe, loaded: Sequence[Sequence]) -> list[tuple[str, int]]:
+    """Name and number of images of every source, which are printed."""
+    names = [Path(source.images).name or source.kind for source in recipe.sources]
+    counts = [(name, len(images)) for name, images in zip(names, loaded, strict=True)]
+    print(f"sources: {', '.join(f'{name} ({count} images)' for name, count in counts)}", flush=True)
+    return counts
+
+
 class KeyNetTask:
     """KeyNet on labelled crops, cut-outs and frames, and on synthetic crops; checked on crops with perfect boxes."""
 
@@ -79,7 +88,7 @@ class KeyNetTask:
         pools = [image for path in data.pools for image in load_synthetic_crops(path)]
         for source in recipe.sources:
             groups.append((source.kind, source.share, pools if source.kind == "synthetic" else data.load(source)))
-        print([(kind, len(images)) for kind, _, images in groups], flush=True)
+        self.counts = _counted(recipe, [images for _, _, images in groups])
         frames = [image for kind, _, images in groups if kind == "frame" for image in images]
         negatives = frames + [image for path in data.negatives for image in load_synthetic_frames(path)]
         backgrounds = _backgrounds(recipe, data)
@@ -241,15 +250,15 @@ class DetNetTask:
     def __init__(self, recipe: Recipe, data: Data):
         self.config = DetNetConfig(**recipe.network)
         frames, pasteable, shares = [], [], dict.fromkeys(("frame", "pasted", "synthetic"), 0.0)
-        for source in recipe.sources:
+        rendered = [image for path in (*data.pools, *data.negatives) for image in load_synthetic_frames(path)]
+        loaded = [rendered if source.kind == "synthetic" else data.load(source) for source in recipe.sources]
+        for source, images in zip(recipe.sources, loaded, strict=True):
             shares["pasted" if source.kind in ("tight", "cutout") else source.kind] += source.share
             if source.kind == "frame":
-                frames.append((source.share, data.load(source)))
+                frames.append((source.share, images))
             elif source.kind != "synthetic":
-                pasteable.append((source.share, data.load(source)))
-        rendered = [image for path in (*data.pools, *data.negatives) for image in load_synthetic_frames(path)]
-        counts = {"frames": len(even(frames)), "pasteable": len(even(pasteable)), "synthetic": len(rendered)}
-        print(counts, flush=True)
+                pasteable.append((source.share, images))
+        self.counts = _counted(recipe, loaded)
         backgrounds = _backgrounds(recipe, data)
         self.sampler = FrameSampler(
             even(frames), even(pasteable), rendered, backgrounds, self.config.size, tuple(shares.values())

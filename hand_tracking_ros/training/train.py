@@ -12,8 +12,9 @@ import dataclasses
 import functools
 import json
 import math
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -22,19 +23,24 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
+from hand_tracking_ros.commands import at_least, command
 from hand_tracking_ros.errors import ConfigError
-from hand_tracking_ros.training import networks, parallel, tasks
+from hand_tracking_ros.manifest import ModelManifest, load_manifest
+from hand_tracking_ros.training import parallel, tasks
 from hand_tracking_ros.training.arguments import add_recipe_arguments, data_of, recipe_of
+from hand_tracking_ros.training.card import CARD, write_card
 from hand_tracking_ros.training.distillation import TEACHER_WEIGHT, load_teacher
 from hand_tracking_ros.training.losses import LossWeights
 from hand_tracking_ros.training.networks import zoo
+from hand_tracking_ros.training.networks.scaling import not_default
 from hand_tracking_ros.training.optimisers import bf16_pays, optimisers
 from hand_tracking_ros.training.recipe import Recipe
 from hand_tracking_ros.training.slimming import penalty
-from hand_tracking_ros.training.weights import measure_norms, start_from
+from hand_tracking_ros.training.weights import load_checkpoint, measure_norms, read_checkpoint, start_from
 
 BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}"
 STEPS = 10_000  # of the progress bar
+RUN_PARTS = ("network", "average", "average_steps", "optimisers", "spent_s", "samples")  # of the checkpoint of a run
 
 
 class Samples(IterableDataset):
@@ -102,6 +108,7 @@ class Trainer:
         self.network = self.task.network().to(self.device, memory_format=torch.channels_last)
         self._frozen = freeze_all_but(self.network, recipe.only)
         self.average = Average(self.network)
+        self.init = ""  # what the weights at the start were taken from
         self.start: dict[str, torch.Tensor] = {}  # the weights at the start, of which a share is kept
         learned = [p for p in self.weigh.parameters() if p.requires_grad]
         self.optimisers = optimisers(recipe.optimiser, self.network, learned, recipe.learning_rate)
@@ -120,13 +127,19 @@ class Trainer:
 
     def resume(self, init: str) -> str:
         """Go on from the checkpoint, else start from ``init`` (weights.py; '' for random). Returns what was done."""
-        self.run.mkdir(parents=True, exist_ok=True)
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--run: cannot make the folder {self.run}: {error.strerror}") from error
         if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, map_location=self.device)
-            if networks.config_of(self.recipe.task, state) != self.network.config:
-                raise ConfigError(f"{self.checkpoint} is of another network: {state.get('config', 'the default one')}")
-            self.restore(state)
-            return f"resumed {self.checkpoint} at {self.samples} samples, {self.spent_s / 60:.1f} min"
+            config = load_checkpoint(self.recipe.task, self.checkpoint).config
+            if config != self.network.config:
+                other = not_default(config) or "the default one"
+                raise ConfigError(f"{self.checkpoint} is of another network: {other}; take another --run")
+            self.restore(read_checkpoint(self.checkpoint, *RUN_PARTS, device=self.device))
+            done = "; it is done: give more --minutes or --samples, or another --run" if self.progress >= 1 else ""
+            return f"resumed {self.checkpoint} at {self.samples} samples, {self.spent_s / 60:.1f} min{done}"
+        self.init = init
         if not init:
             return "starting from random weights"
         taken = start_from(self.network, init)
@@ -142,10 +155,16 @@ class Trainer:
         """Take what ``state`` returned."""
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state.get("trained", state["average"]))
-        self.start = state.get("start", {})
+        self.init, self.start = state.get("init", ""), state.get("start", {})
         self.average.steps = state["average_steps"]
-        for optimiser, old in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(old)
+        try:
+            for optimiser, old in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(old)
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.checkpoint} is of another --optimiser than {self.recipe.optimiser}, or of other parts of the "
+                "network (only); take another --run"
+            ) from error
         self.weigh.load_state_dict(state.get("weigh", self.weigh.state_dict()))
         self.spent_s, self.samples = state["spent_s"], state["samples"]
 
@@ -156,7 +175,7 @@ class Trainer:
             state |= {"trained": self.average.network.state_dict(), "start": self.start}
         state |= {"average_steps": self.average.steps, "optimisers": [o.state_dict() for o in self.optimisers]}
         state |= {"weigh": self.weigh.state_dict(), "spent_s": self.spent_s, "samples": self.samples}
-        return state | {"config": dataclasses.asdict(self.network.config)}
+        return state | {"config": dataclasses.asdict(self.network.config), "init": self.init}
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -222,8 +241,13 @@ class Trainer:
         """The task's checks, with the weights that come out."""
         return self.task.validate(tasks.torch_run(self.result()))
 
-    def train(self, workers: int = 1, save_every_s: float = 300.0) -> dict[str, float]:
-        """Train until the run's minutes or samples are used up, saving now and then; returns the last report."""
+    def train(
+        self, workers: int = 1, save_every_s: float = 300.0, note: Callable[[dict[str, float]], None] = lambda _: None
+    ) -> dict[str, float]:
+        """Train until the run's minutes or samples are used up, saving now and then; returns the last report.
+
+        ``note`` gets what the checks say, whenever they are made.
+        """
         recipe = self.recipe
         stream = Samples(self.task, recipe.batch, recipe.seed + self.samples)
         loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
@@ -249,9 +273,11 @@ class Trainer:
                     if first:
                         self.save()
                         report = {"minutes": round(self.spent_s / 60, 1), "samples": self.samples}
-                        report |= {name: round(value, 3) for name, value in smooth.items()} | self.validate()
+                        checked = self.validate()
+                        report |= {name: round(value, 3) for name, value in smooth.items()} | checked
                         bar.clear()
                         log.write(report)
+                        note(checked)
                     last_s = time.monotonic()  # validation is not training time
         return report
 
@@ -291,7 +317,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0. Raises HandTrackingError when recipe, data or weights are wrong."""
+    """0. Raises HandTrackingError when arguments, recipe, data or weights are wrong."""
+    at_least(args, 1, "processes", "threads")
+    at_least(args, 0, "workers", "save_every_s")
+    recipe_of(args)
     parallel.run_processes(args.processes, functools.partial(_train, args))
     return 0
 
@@ -307,9 +336,31 @@ def _train(args: argparse.Namespace) -> None:
     print(trainer.resume("" if init == "none" else init), flush=True)
     if args.images and not trainer.samples and parallel.rank() == 0:
         print(json.dumps({"before": trainer.validate()}), flush=True)
-    trainer.train(args.workers, args.save_every_s)
+    if trainer.progress >= 1:
+        return
+    if args.images and trainer.init and not trainer.init.endswith(".pt"):
+        note = functools.partial(_write_card, trainer, args, load_manifest(trainer.init))
+        trainer.train(args.workers, args.save_every_s, note)
+    else:
+        trainer.train(args.workers, args.save_every_s)
 
 
+def _write_card(trainer: Trainer, args: argparse.Namespace, base: ModelManifest, checked: dict[str, float]) -> None:
+    """What the manifest of the network is to say, as far as the run knows it."""
+    recipe = trainer.recipe
+    command = ["hand-tracking", "train", recipe.task, "--images", *map(str, args.images), "--kind", args.kind]
+    notes = (
+        f"fine-tuned from {base.name}, whose own manifest says how that was trained: {trainer.samples} samples in "
+        f"{trainer.spent_s / 60:.1f} minutes, batch {recipe.batch}, learning rate {recipe.learning_rate}; the share of "
+        f"the weights at the start in these is {recipe.kept}"
+    )
+    write_card(
+        trainer.run / CARD, base, trainer.task.counts, checked, command=shlex.join([*command, "--init", trainer.init]),
+        seed=recipe.seed, hours=round(trainer.spent_s / 3600, 2), notes=notes,
+    )  # fmt: skip
+
+
+@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)

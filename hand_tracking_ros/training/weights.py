@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from hand_tracking_ros.training.networks import CONFIGS, from_checkpoint, input_
 from hand_tracking_ros.training.networks.blocks import Residual
 from hand_tracking_ros.training.networks.keynet import MAP_CHANNELS
 
+CHECKPOINT_WANTED = "give the checkpoint.pt of a 'hand-tracking train'"
+
 
 def start_from(network: nn.Module, source: str) -> str:
     """Load the weights that ``source`` names: a checkpoint or state dict (.pt), or a model (name or manifest .yaml).
@@ -26,14 +28,7 @@ def start_from(network: nn.Module, source: str) -> str:
     Returns what was taken, in words. Raises ModelError when they cannot be read or do not fit the network.
     """
     if source.endswith(".pt"):
-        try:
-            weights = torch.load(source, map_location="cpu")
-        except Exception as error:  # a file that is no pickle raises whatever its bytes happen to mean
-            what = error.strerror if isinstance(error, OSError) else "no weights of PyTorch"
-            raise ModelError(
-                f"cannot start from {source}: {what}; give the checkpoint.pt of a 'hand-tracking train', or a model"
-            ) from error
-        taken = initialise(network, weights)
+        taken = initialise(network, read_checkpoint(source))
         return f"{taken} tensors of {source}"
     manifest = load_manifest(find_manifest(source))
     manifest.verify()
@@ -46,14 +41,25 @@ def options_of_model(task: str, source: str) -> dict[str, object]:
     return {field.name: architecture[field.name] for field in fields(CONFIGS[task]) if field.name in architecture}
 
 
+def read_checkpoint(path: str | Path, *parts: str, device: str = "cpu") -> dict[str, Any]:
+    """What lies in a checkpoint or state dict (.pt), these ``parts`` at least. Raises ModelError."""
+    try:
+        checkpoint = torch.load(path, map_location=device)
+    except Exception as error:  # a file that is no pickle raises whatever its bytes happen to mean
+        what = error.strerror if isinstance(error, OSError) else "no weights of PyTorch"
+        raise ModelError(f"cannot read {path}: {what}; {CHECKPOINT_WANTED}") from error
+    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= set(parts):
+        raise ModelError(f"{path} is no checkpoint of a training; {CHECKPOINT_WANTED}")
+    return checkpoint
+
+
 def load_checkpoint(task: str, path: str | Path) -> nn.Module:
     """The network of a training's checkpoint, with its averaged weights. Raises ModelError when it is none."""
+    checkpoint = read_checkpoint(path, "average")
     try:
-        return from_checkpoint(task, torch.load(path, map_location="cpu"))
-    except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-        raise ModelError(
-            f"{path} is no checkpoint of a {task} training: {error}; give the checkpoint.pt of a 'hand-tracking train'"
-        ) from error
+        return from_checkpoint(task, checkpoint)
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise ModelError(f"{path} is no checkpoint of a {task} training; {CHECKPOINT_WANTED}") from error
 
 
 def initialise(network: nn.Module, weights: dict[str, Tensor]) -> int:

@@ -29,6 +29,12 @@ class Scaling:
     depth: float = 1.0
     resolution: float = 1.0
 
+    def __post_init__(self):
+        """Raises ConfigError for a network of no size."""
+        for name in ("width", "depth", "resolution"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} of a network must be above 0, got {getattr(self, name)}")
+
     def channels(self, base: int) -> int:
         """``base`` channels times ``width``: the nearest multiple of 8, but never over 10 % fewer than asked for."""
         wanted = base * self.width

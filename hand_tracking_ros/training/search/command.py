@@ -11,6 +11,7 @@ import cv2
 import torch
 
 from hand_tracking_ros.backends import PREFERENCE, choose_backend
+from hand_tracking_ros.commands import at_least, check_output
 from hand_tracking_ros.config import InferenceConfig
 from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.arguments import add_recipe_arguments, data_of, recipe_of
@@ -73,6 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0. Raises HandTrackingError when arguments, recipe, table or device are wrong."""
+    at_least(args, 1, "rounds", "threads", "candidates", "population", "sample")
+    at_least(args, 0, "workers", "seed")
+    check_output(args.output)
     cv2.setNumThreads(1)
     torch.set_num_threads(args.threads)
     if args.measure:
@@ -156,8 +160,9 @@ def _search(args: argparse.Namespace) -> None:
 def _prune(args: argparse.Namespace) -> None:
     _wanted(args, "folder", "output")
     network = load_checkpoint(args.task, args.folder / "checkpoint.pt")
-    slim = pruned(network, args.prune)
     weights = args.output.with_suffix(".pt")
+    check_output(weights)
+    slim = pruned(network, args.prune)
     torch.save({"average": slim.state_dict(), "config": dataclasses.asdict(slim.config)}, weights)
     comment = f"The network of {args.folder.name} without {args.prune:.0%} of its inner channels"
     recipe = dataclasses.replace(recipe_of(args), network=not_default(slim.config))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from hand_tracking_ros.errors import ConfigError, HandTrackingError
+from hand_tracking_ros.commands import at_least, check_output, command
+from hand_tracking_ros.errors import ConfigError
 from hand_tracking_ros.training.synthetic.poses import MIXTURE
 from hand_tracking_ros.training.synthetic.scene import VIEWS
 
@@ -67,23 +67,34 @@ def share(text: str, known) -> tuple[str, float]:
     return name, number
 
 
-def main(arguments: list[str] | None = None) -> int:
+def check(args: argparse.Namespace) -> None:
+    """Raises HandTrackingError for what cannot be made, or written, before hours of rendering."""
+    at_least(args, 1, "count", "poses")
+    at_least(args, 0, "start", "seed")
+    at_least(args, 0, "holding", "faces", "seated", "rolling", most=1)
+    check_output(args.sheet, ".png")
+    if args.kind not in ("sequence", "demo"):
+        check_output(args.output, ".npz")
+    elif args.output.exists() and not args.output.is_dir():
+        raise ConfigError(f"--output {args.output} is a file; a {args.kind} is written into a folder")
+    elif args.kind == "sequence" and args.output.is_dir() and any(args.output.iterdir()):
+        raise ConfigError(f"--output {args.output} is not empty; sequences are written into a folder of their own")
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
+    check(args)
     os.environ.setdefault("LP_NUM_THREADS", "0")  # llvmpipe: one process, one core; start more processes for more
     cv2.setNumThreads(1)
-    try:
-        if args.kind == "demo":
-            from hand_tracking_ros.training.synthetic.demo import write_demo
+    if args.kind == "demo":
+        from hand_tracking_ros.training.synthetic.demo import write_demo
 
-            write_demo(args.output, args.seed)
-        elif args.kind == "sequence":
-            make_sequences(args)
-        else:
-            make_pool(args)
-    except HandTrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        write_demo(args.output, args.seed)
+    elif args.kind == "sequence":
+        make_sequences(args)
+    else:
+        make_pool(args)
 
 
 def make_sequences(args: argparse.Namespace) -> None:
@@ -118,7 +129,6 @@ def make_pool(args: argparse.Namespace) -> None:
     ]
     seconds = time.monotonic() - start
     arrays = pack(samples)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     np.savez(args.output, **arrays)
     megabytes = args.output.stat().st_size / 1e6
     rate = args.count / seconds
@@ -129,4 +139,4 @@ def make_pool(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

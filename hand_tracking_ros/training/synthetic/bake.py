@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hand_tracking_ros.commands import command
 from hand_tracking_ros.training.synthetic.model import ASSET
 
 BONES = (
@@ -190,6 +191,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", type=int, default=256)
@@ -203,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -9,13 +9,13 @@ towards the camera looks short, so lengths are a little too small; shares of a f
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from hand_tracking_ros.cli.options import text_table
-from hand_tracking_ros.errors import HandTrackingError
+from hand_tracking_ros.commands import command
+from hand_tracking_ros.errors import RecordError
 from hand_tracking_ros.kinematics import BONES, FLAT_HAND
 from hand_tracking_ros.records import read_labels
 from hand_tracking_ros.skeleton import FINGERS
@@ -68,25 +68,20 @@ def rows(bones: np.ndarray) -> list[tuple[str, ...]]:
     return cells
 
 
-def main() -> int:
+@command
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("labels", type=Path, nargs="+")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="images whose names start so")
     args = parser.parse_args()
-    try:
-        count, bones, width = measured(args.labels, args.only)
-    except HandTrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    count, bones, width = measured(args.labels, args.only)
     if not count:
-        print(f"error: no hand with straight fingers in {', '.join(map(str, args.labels))}", file=sys.stderr)
-        return 2
+        raise RecordError(f"no hand with straight fingers in {', '.join(map(str, args.labels))}")
     own_bones, own_width = bone_lengths(FLAT_HAND)
     header = ("finger", "palm lengths", "first", "middle", "last")
     print(f"{count} straight hands: palm {width:.2f} wide\n{text_table(rows(bones), header)}\n")
     print(f"the generator's mean hand: palm {own_width:.2f} wide\n{text_table(rows(own_bones), header)}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
