@@ -1,4 +1,4 @@
-"""Files that commands write: checked before the work begins, and made together with their folders."""
+"""Files that commands write: checked before the work begins."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TextIO
 
+from hand_tracking_ros.commands import check_output
 from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.sources import IMAGE_SUFFIXES
 
@@ -17,32 +18,23 @@ READ_FROM_FOLDERS = (*IMAGE_SUFFIXES, ".dat")  # what commands read of a folder 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[tuple[str, str | Path | None]]) -> None:
     """Refuse outputs, by option, that are an input (option and path), that are one file, or that cannot be written.
 
-    Nothing is made. Raises HandTrackingError.
+    Their folders are made. Raises HandTrackingError.
     """
     given = [(option, path) for option, path in outputs.items() if path is not None]
     for option, path in given:
         for name, source in inputs:
             if source is not None and _is_read(path, str(source)):
                 raise HandTrackingError(f"{option} {path} would overwrite {name}, which is read: name another file")
-        _check_writable(option, path)
+        check_output(path)
     for (option, path), (other, same) in combinations(given, 2):
         if path.resolve() == same.resolve() or _same(path, same):
             raise HandTrackingError(f"{option} {path} and {other} {same} are one file: name two")
 
 
 def create(path: Path) -> TextIO:
-    """The file, open to be written, in a folder that is made where it is missing. Raises HandTrackingError."""
-    make_folder(path)
+    """The file, open to be written. Raises HandTrackingError."""
     try:
         return path.open("w")
-    except OSError as error:
-        raise HandTrackingError(f"cannot write {path}: {error.strerror}") from error
-
-
-def make_folder(path: Path) -> None:
-    """The folder of a file that is to be written. Raises HandTrackingError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HandTrackingError(f"cannot write {path}: {error.strerror}") from error
 
@@ -56,13 +48,3 @@ def _is_read(output: Path, source: str) -> bool:
 
 def _same(one: str | Path, other: str | Path) -> bool:
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
-
-
-def _check_writable(option: str, path: Path) -> None:
-    if path.is_dir():
-        raise HandTrackingError(f"{option} {path} is a folder: name a file")
-    there = next(place for place in (path, *path.parents) if place.exists())
-    if there != path and not there.is_dir():
-        raise HandTrackingError(f"{option} {path}: {there} is a file, not a folder: name another one")
-    if not os.access(there, os.W_OK):
-        raise HandTrackingError(f"{option} {path}: {there} may not be written: name another place")

@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hand_tracking_ros.cli.files import make_folder
 from hand_tracking_ros.cli.options import text_table
 from hand_tracking_ros.errors import HandTrackingError
 from hand_tracking_ros.frame_groups import FrameGroups
@@ -121,7 +120,6 @@ class OverlayWriter:
         tallest = max(part.shape[0] for part in parts)
         drawn = np.hstack([cv2.copyMakeBorder(p, 0, tallest - p.shape[0], 0, 0, cv2.BORDER_CONSTANT) for p in parts])
         if self._writer is None:
-            make_folder(self._path)
             self._size = (drawn.shape[1], drawn.shape[0])
             codec = cv2.VideoWriter_fourcc(*CODECS[self._path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._path), codec, self._fps, self._size)
