@@ -47,16 +47,17 @@ def tracker_config(
     ``config_type``: with the parameters that a command has beside the tracker's.
     """
     values = read_parameters(args.params, config_type) if args.params else {}
+    own = [name for name, _ in flat_fields(config_type)]
     for assignment in args.set:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set needs NAME=VALUE, got '{assignment}'")
-        name, own = name.strip(), [name for name, _ in flat_fields(config_type)]
+        name = name.strip()
         if name not in own and name in known_names():
             raise ConfigError(f"--set {name}: a parameter of nodes, without effect here")
         values[name] = _parsed(text, f"--set {assignment}")
     values |= overrides | ({SWITCH: "none"} if args.no_profile else {})
-    filled = fill_in(values, [name for name, _ in flat_fields(config_type)])
+    filled = fill_in(values, own)
     if filled.note:
         print(f"hand-tracking: {filled.note}", file=sys.stderr)
     return from_flat(config_type, filled.values)
