@@ -80,7 +80,7 @@ class DetectorConfig(Config):
     """DetNet: finding hands in a whole image."""
 
     model: str = param("detnet", "Model name in models/, or a path to a manifest .yaml", read_only=True)
-    score_threshold: float = param(0.23, "Least score of a detection", low=0.01, high=1.0)
+    score_threshold: float = param(0.2, "Least score of a detection", low=0.01, high=1.0)
     nms_iou: float = param(0.4, "Detections that overlap a better one by more than this are dropped", low=0.0, high=1.0)
 
 
