@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -25,7 +25,8 @@ MAX_SLOPE = 1.0  # tangent of the largest turn per frame: 45 degrees
 INLIER_SHARE, MIN_INLIER_PX = 0.05, 1.0  # a point agrees with a motion within this share of the box side
 MIN_SIMILARITY_POINTS = 6  # with fewer, only the translation is estimated
 
-LEAST_GAIN = 0.03  # brightness that changes by less disturbs nothing
+LEAST_GAIN = 0.03  # light that changes by less disturbs nothing
+LEAST_CHANGE = 0.02  # of the mean brightness, before the light is looked into
 GAIN_STEP_PX, DARK, LEAST_LIT = 8, 16, 100  # pixels it is read from: every 8th, grey level, how many are enough
 SAME_SURFACE = 0.25  # a pixel whose ratio differs by more from that of the others shows something else
 LEAST_SAME = 0.45  # of the pixels; where more of them show something else, nothing is known of the light
@@ -46,6 +47,11 @@ class FlowImage:
 
     mono: np.ndarray
     scale: np.ndarray
+
+    @cached_property
+    def brightness(self) -> float:
+        """Mean grey level, of the pixels of every 8th row and column."""
+        return float(self.mono[::GAIN_STEP_PX, ::GAIN_STEP_PX].mean())
 
     def outside(self, points_px: np.ndarray) -> np.ndarray:
         """(N,) bool: which points (N, 2), in pixels of the full image, are not in it."""
@@ -109,7 +115,7 @@ class FlowPropagator:
         if not hands:
             return []
         starts = np.stack([_points_on_hand(np.asarray(keypoints_px, np.float64)) for keypoints_px, _ in hands])
-        ends, good = self._track(*_equally_bright(previous.mono, current.mono), previous.scale, starts)
+        ends, good = self._track(*_equally_bright(previous, current), previous.scale, starts)
         return [
             self._motion(keypoints_px, box, start, end, keep)
             for (keypoints_px, box), start, end, keep in zip(hands, starts, ends, good, strict=True)
@@ -163,11 +169,14 @@ class FlowPropagator:
         return BoxMotion(moved_box, _points(moved), trusted, count, True)
 
 
-def _equally_bright(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two images (h, w), the brighter one darkened: flow goes by brightness, and lamps flicker.
+def _equally_bright(previous: FlowImage, current: FlowImage) -> tuple[np.ndarray, np.ndarray]:
+    """Both images (h, w), the brighter one darkened: flow goes by brightness, and lamps flicker.
 
     By the median ratio of pixels, of which most must show what they showed before.
     """
+    before, after = previous.mono, current.mono
+    if abs(current.brightness - previous.brightness) < LEAST_CHANGE * previous.brightness:
+        return before, after
     old, new = (image[::GAIN_STEP_PX, ::GAIN_STEP_PX].ravel() for image in (before, after))
     lit = np.minimum(old, new) >= DARK
     if np.count_nonzero(lit) < LEAST_LIT:
