@@ -352,7 +352,12 @@ def test_the_command_says_what_is_wrong_with_its_cameras(clip, tmp_path, capsys)
         (["--also", first], "--also needs --rig"),
         (["--rig", str(tmp_path / "desk.yaml")], "has 2 cameras, but 1 sources are given"),
         (["--rig", str(tmp_path / "none.yaml"), "--also", first], "cannot read rig"),
-        (["--max-frames", "2", "--save-hand-size", str(tmp_path / "x.yaml")], "nothing measured the hands"),
+        (["--save-hand-size", str(tmp_path / "x.yaml")], "--save-hand-size needs what measures hands"),
+        (
+            ["--rig", str(tmp_path / "desk.yaml"), "--also", str(FOLDER / "cam1.mp4"), "--max-frames", "2"]
+            + ["--save-hand-size", str(tmp_path / "x.yaml")],
+            "nothing measured the hands",
+        ),
     ):
         assert main(["track", first, *arguments]) == 2
         assert message in capsys.readouterr().err
