@@ -7,7 +7,7 @@ Times come from the caller: stamps of images and durations of steps, in seconds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -93,8 +93,7 @@ class Budget:
         if len(self._gaps) < LEAST_STEPS:
             return None
         # Images that never arrive make some gaps a multiple of the period, stamps jitter, and some come in bursts.
-        least_s = BURST_SHARE * sum(self._gaps) / len(self._gaps)
-        longer_s = sorted(gap_s for gap_s in self._gaps if gap_s >= least_s)
+        longer_s = without_bursts(self._gaps)
         short_s = longer_s[len(longer_s) // 10]
         single_s = [gap_s for gap_s in longer_s if gap_s < 1.5 * short_s]
         about_s = sum(single_s) / len(single_s)
@@ -169,6 +168,12 @@ class Budget:
     def _change(self, level: Level, reason: str) -> None:
         self.level, self.since_s, self.reason = level, self._stamp_s, reason
         self._skip = False
+
+
+def without_bursts(gaps: Collection[float]) -> list[float]:
+    """The gaps between stamps, sorted, but for those within a burst."""
+    least = BURST_SHARE * sum(gaps) / len(gaps)
+    return sorted(gap for gap in gaps if gap >= least)
 
 
 def _ms(seconds: float) -> str:

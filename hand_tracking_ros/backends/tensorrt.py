@@ -286,7 +286,8 @@ class _Pass:
             self._context.set_input_shape(name, shape)
         self._inputs = {name: math.prod(shape) for name, shape in shapes.items()}
         self._outputs = {name: tuple(self._context.get_tensor_shape(name)) for name in backend.outputs}
-        self._graph = self._recorded()
+        self._graph: cuda.Graph | None = None
+        self._record()
 
     def run(self) -> dict[str, np.ndarray]:
         """The outputs for what lies in the input buffers, as copies."""
@@ -310,8 +311,7 @@ class _Pass:
         for name, shape in self._outputs.items():
             self._buffers[name].download(math.prod(shape), self._stream)
 
-    def _recorded(self) -> cuda.Graph | None:
-        self._graph = None
+    def _record(self) -> None:
         expected = self.run()
         try:
             self._graph = cuda.Graph(self._stream, self._queue)
@@ -322,8 +322,8 @@ class _Pass:
             logger.info("'%s' runs without a CUDA graph: %s", self._name, error)
         else:
             if all(np.allclose(outputs[name], expected[name], rtol=1e-3, atol=1e-3) for name in expected):
-                return self._graph
+                return
             logger.warning("'%s' runs without a CUDA graph: it answers otherwise than the calls one by one", self._name)
         if self._graph is not None:
             self._graph.close()
-        return None
+            self._graph = None

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from hand_tracking_ros.budget import without_bursts
+
 WINDOW = 600  # latencies kept, about 10 s at 60 Hz
 MAX_REASONS = 8  # different reasons listed one by one
 MEMORY = 128  # stamps
 LATE_NS = 1_000_000_000  # a camera_info that is older than this belongs to another run of the stream
 SAME_NS = 1_000_000  # drivers that stamp an image and its camera_info one after the other are off by less
-BURST_SHARE = 0.4  # of the mean gap: a shorter one lies within a burst, as networks deliver them
 TRANSITIONS = ("configure", "activate")  # problems of these outlast a stream
 
 
@@ -47,7 +48,7 @@ class FrameLoss:
             self.lost += 1
 
     def _has_arrived(self, stamp: int) -> bool:
-        return any(abs(arrived - stamp) <= SAME_NS for arrived in self._arrived)
+        return any(abs(arrived - stamp) <= SAME_NS for arrived in reversed(self._arrived))
 
     def arrive(self, stamp: int) -> bool:
         """An image with this stamp has arrived. False where it is the stamp of the image before."""
@@ -68,8 +69,7 @@ class FrameLoss:
 
     def _count_gap(self, gap: int) -> None:
         self._gaps.append(gap)
-        least = BURST_SHARE * sum(self._gaps) / len(self._gaps)
-        longer = sorted(one for one in self._gaps if one >= least)
+        longer = without_bursts(self._gaps)
         usual = longer[len(longer) // 10]
         if len(self._gaps) >= 8 and gap > 1.5 * usual:
             self.lost += round(gap / usual) - 1
